@@ -1,0 +1,45 @@
+# Needs only make and Python 3.11+. Everything is installed into .venv; nothing outside this folder changes.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help simulate test test-slow check format clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("fedrec needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+simulate: $(VENV)/.installed ## fifty merchants train one private ranker on real purchases; about four minutes
+	$(BIN)/fedrec simulate --clients 50
+
+test: $(VENV)/.installed-dev ## every test that is not slow, and the coverage bar of the privacy code
+	$(BIN)/python -m pytest -m "not slow" --cov=fedrec.privacy --cov=fedrec.wire --cov-fail-under=95
+
+test-slow: $(VENV)/.installed-dev ## all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev ## lint, format, types and the import rules: what CI runs beside the tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet tests/test_boundaries.py
+
+format: $(VENV)/.installed-dev ## rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and every cache
+	rm -rf $(VENV) .venv-ci dist .pytest_cache .mypy_cache .ruff_cache .coverage

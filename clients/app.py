@@ -1,0 +1,102 @@
+"""The Flower ``ClientApp``: unpack, check, let the merchant train, pack. Nothing else ever leaves a client.
+
+Flower forwards the text of any exception to the server, so every exception ends here and becomes a code.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedrec.errors import ConfigError
+from fedrec.schema import AdapterSchema, Arrays
+from fedrec.wire import (
+    Instruction,
+    Refusal,
+    RefusalCode,
+    Update,
+    instruction_from_record,
+    refusal_code,
+    refusal_to_error,
+    update_to_record,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Trainer(Protocol):
+    """What the app needs of a merchant; ``schema`` and the digests are public and read no person's data."""
+
+    @property
+    def schema(self) -> AdapterSchema: ...
+
+    @property
+    def base_digest(self) -> str: ...
+
+    @property
+    def plan_digest(self) -> str: ...
+
+    def train_round(self, instruction: Instruction) -> Arrays: ...
+
+
+def build_app(merchant_of: Callable[[Context], Trainer]) -> ClientApp:
+    """Make a client app that answers training messages through ``merchant_of(context)``."""
+    client_app = ClientApp()
+
+    @client_app.train()
+    def train(message: Message, context: Context) -> Message:
+        return answer(message, lambda: merchant_of(context))
+
+    return client_app
+
+
+def answer(message: Message, merchant: Callable[[], Trainer]) -> Message:
+    """Return the update for ``message``, or an error that carries one of six codes."""
+    try:
+        update = _train(message, merchant())
+        return Message(update_to_record(update), reply_to=message)
+    except Exception as error:
+        code = refusal_code(error)
+        log.warning("refused=%s error=%s", code.value, type(error).__name__)
+        log.debug("the error stays on this machine", exc_info=True)
+        return Message(refusal_to_error(code), reply_to=message)
+
+
+def check_agreement(instruction: Instruction, merchant: Trainer) -> None:
+    """Refuse an instruction for another base or another privacy plan, before any data is touched.
+
+    Raises:
+        Refusal: ``E_BASE`` or ``E_PLAN``.
+    """
+    if instruction.base_digest != merchant.base_digest:
+        raise Refusal(RefusalCode.BASE, "the instruction is for another base; fetch the base of this federation")
+    if instruction.plan_digest != merchant.plan_digest:
+        raise Refusal(RefusalCode.PLAN, "the instruction is for another privacy plan than the one agreed to here")
+
+
+def _train(message: Message, merchant: Trainer) -> Update:
+    """Parse, check, train, and echo the instruction's header."""
+    instruction = instruction_from_record(message.content, schema=merchant.schema)
+    check_agreement(instruction, merchant)
+    arrays = merchant.train_round(instruction)
+    if {name: values.shape for name, values in arrays.items()} != dict(merchant.schema):
+        raise TypeError("the merchant's update does not have the shapes of its own schema")
+    return Update(
+        instruction.run_id, instruction.round_index, instruction.base_digest, instruction.plan_digest, arrays=arrays
+    )
+
+
+def _merchant_from_workspace(context: Context) -> Trainer:
+    """The merchant of this node's partition, from the workspace named in the run's configuration."""
+    from clients.merchant import load_merchant  # torch comes with it: only where training happens
+
+    workspace = context.run_config.get("workspace")
+    if not workspace:
+        raise ConfigError("workspace is empty: expected a folder; set it with --run-config 'workspace=\"PATH\"'")
+    return load_merchant(Path(str(workspace)), int(context.node_config["partition-id"]))
+
+
+app = build_app(_merchant_from_workspace)

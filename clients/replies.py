@@ -1,0 +1,48 @@
+"""The last reply of a client, kept so that a repeated instruction is answered with the same bytes.
+
+Computing a round twice would release twice what was charged once. The reply is already private, so
+keeping it costs nothing.
+"""
+
+import hashlib
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from fedrec.schema import Arrays
+from fedrec.wire import Instruction
+
+
+class ReplyCache:
+    """One file that holds the latest reply and which instruction it answers."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def keep(self, instruction: Instruction, reply: Arrays) -> None:
+        """Replace the kept reply, whole or not at all."""
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_bytes(save(reply, metadata={"answers": _digest(instruction)}))
+        temporary.replace(self._path)
+
+    def find(self, instruction: Instruction) -> Arrays | None:
+        """Return the reply to exactly this instruction, or None."""
+        try:
+            with safe_open(self._path, framework="numpy") as stored:
+                if stored.metadata().get("answers") != _digest(instruction):
+                    return None
+                return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # not a mapping
+        except (OSError, SafetensorError):
+            return None
+
+
+def _digest(instruction: Instruction) -> str:
+    """Digest of all that shapes the reply."""
+    digest = hashlib.sha256(
+        f"{instruction.run_id}/{instruction.round_index}/{instruction.base_digest}/{instruction.plan_digest}".encode()
+    )
+    for name, values in instruction.adapter.items():
+        digest.update(name.encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

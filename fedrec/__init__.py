@@ -1,0 +1,3 @@
+"""Federated recommendation with differentially private adapters."""
+
+__version__ = "0.1.0"

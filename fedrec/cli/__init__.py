@@ -1,0 +1,24 @@
+"""The command line: one file per command group; the only place in ``fedrec`` that may see every side."""
+
+import typer
+
+from fedrec.cli.data import data_app
+from fedrec.cli.items import items_app
+from fedrec.cli.pretrain import pretrain_command
+from fedrec.cli.simulate import EXAMPLES, simulate_command
+
+app = typer.Typer(
+    help="Federated recommendation with differentially private adapters.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(data_app, name="data")
+app.add_typer(items_app, name="items")
+app.command("simulate", epilog=EXAMPLES)(simulate_command)
+app.command("pretrain")(pretrain_command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,195 @@
+"""Every setting of a run, with its default, bound, unit and meaning. The one home of defaults.
+
+The tree is frozen and refuses unknown keys. It stops at the edge: ``simulations`` and ``cli``
+unpack it into plain arguments, so nothing in the core knows that it exists.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedrec.errors import ConfigError
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Section):
+    """What is read, and how a person's history is cut."""
+
+    events: Path | None = Field(None, description="CSV or Parquet of events; the bundled Online Retail set when absent")
+    catalogue: Path | None = Field(None, description="CSV or Parquet of items; required with events")
+    event_columns: dict[str, str] = Field(
+        default_factory=dict, description="our event field = the file's column, for names that differ"
+    )
+    catalogue_columns: dict[str, str] = Field(
+        default_factory=dict, description="our item field = the file's column, for names that differ"
+    )
+    merge_repeats: bool = Field(True, description="drop an event that repeats the item just before it")
+    min_events: Annotated[int, Field(ge=3)] = Field(4, description="people with fewer events are left out")
+    max_history: Count = Field(200, description="events kept per person, the latest")
+    split: Literal["leave-last-out", "next-basket"] = Field("leave-last-out", description="how test targets are held out")
+    time_cut: str | None = Field(
+        None, description="ISO date for next-basket: training ends here; the last tenth of the events when absent"
+    )
+
+
+class PartitionConfig(_Section):
+    """Who is a client, and who stands for public data."""
+
+    scheme: str = Field(
+        "even", pattern=r"^(even|dirichlet|by-column:.+)$", description="even | dirichlet | by-column:COLUMN"
+    )
+    clients: Count = Field(50, description="merchants (or devices) in the federation")
+    people_per_client: Count | None = Field(None, description="people at each client; all who are left, when absent")
+    panel_fraction: Fraction = Field(0.1, description="people who opted in as public data; in no client")
+    dirichlet_alpha: Positive = Field(1.0, description="how even client sizes are; smaller is more uneven")
+
+
+class ItemsConfig(_Section):
+    """How catalogue text becomes vectors."""
+
+    encoder: str = Field(
+        "auto", description="auto (shipped vectors for the bundled set, else hashing) | hashing | a Hugging Face path or name"
+    )
+    local_files_only: bool = Field(True, description="never download encoder weights")
+    dimensions: Count = Field(256, description="width of the whitened vectors")
+    damping: Annotated[float, Field(ge=0)] = Field(0.1, description="share of the mean variance added before whitening")
+
+
+class ModelConfig(_Section):
+    """The ranker: a small causal decoder over item vectors, plus the named parts of the score."""
+
+    backbone: Path | None = Field(None, description="folder of a pretrained Hugging Face causal decoder; small Llama if absent")
+    width: Count = Field(64, description="hidden size")
+    layers: Count = Field(2, description="decoder blocks")
+    heads: Count = Field(2, description="attention heads")
+    feed_forward: Count = Field(128, description="SwiGLU hidden size")
+    history: Count = Field(24, description="events of a history that the decoder reads, the latest")
+    text_window: Count = Field(8, description="events that the text part averages")
+    text_decay: Rate = Field(0.4, description="weight of an event relative to the next later one")
+    text_scale: Positive = Field(10.0, description="initial alpha: logits per unit of cosine")
+    full_softmax: Count = Field(20_000, description="largest catalogue whose every item enters the loss")
+    negatives: Count = Field(1_024, description="uniform catalogue items that stand for a larger one")
+
+
+class PretrainingConfig(_Section):
+    """Making the public base; no privacy is spent because the panel opted in."""
+
+    base: Path | None = Field(None, description="folder that fedrec pretrain wrote; made from the panel when absent")
+    epochs: Annotated[int, Field(ge=0)] = Field(18, description="passes over the panel")
+    learning_rate: Positive = Field(3e-3, description="AdamW step size")
+    batch_people: Count = Field(64, description="people in a batch")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1.0, description="AdamW weight decay")
+    dropout: Fraction = Field(0.3, description="of item inputs and states, while pretraining only")
+    judge_share: Fraction = Field(0.2, description="share of the panel kept from training, to choose the best round on")
+
+
+class AdapterConfig(_Section):
+    """The only parameters that are trained on private data and cross the wire."""
+
+    kind: Literal["lora", "ffa-lora", "bottleneck"] = Field("lora", description="lora | ffa-lora | bottleneck")
+    rank: Count = Field(2, description="rank of LoRA, or width of the bottleneck")
+    targets: Literal["head", "all-linear"] = Field("head", description="which linear layers carry LoRA")
+    norms: bool = Field(True, description="also adapt the gains of the normalisation layers")
+    gains: bool = Field(True, description="also adapt how much each direction of item space counts in a part")
+
+
+class LocalConfig(_Section):
+    """What a merchant does for itself with its own people; costs no privacy because it never leaves."""
+
+    memory_weight: Annotated[float, Field(ge=0)] = Field(1.5, description="gamma: logits of the merchant's own transitions")
+    memory_sharpness: Positive = Field(30.0, description="how soon a transition's probability counts")
+    memory_window: Count = Field(3, description="events apart that still count as a transition")
+    memory_recent: Count = Field(3, description="events of a history that are looked up")
+    memory_decay: Rate = Field(0.4, description="weight of a looked-up event relative to the next later one")
+    memory_shrinkage: Annotated[float, Field(ge=0)] = Field(0.2, description="pseudo-counts added to each row")
+    tuning_steps: Annotated[int, Field(ge=0)] = Field(5, description="fine-tuning passes over the merchant's people")
+    tuning_rate: Positive = Field(2e-3, description="Adam step size of fine-tuning")
+
+
+class PrivacyConfig(_Section):
+    """The guarantee, per person at a merchant, add-or-remove-one neighbours. Public numbers all."""
+
+    enabled: bool = Field(True, description="false stamps the run NOT PRIVATE")
+    epsilon: Positive = Field(8.0, description="budget of one person at one client over the whole run")
+    delta: Annotated[float, Field(gt=0, lt=1)] = Field(1e-5, description="failure probability of the guarantee")
+    clip_norm: Positive = Field(1.0, description="largest L2 norm of one person's gradient")
+    clipping: Literal["flat", "auto-s"] = Field("flat", description="flat | auto-s")
+    sampling_rate: Rate = Field(0.25, description="probability that a person takes part in a step")
+    expected_people: Count | None = Field(
+        None, description="public constant n of the normaliser q*n; the partition's nominal client size when absent"
+    )
+    trust: Literal["local", "distributed", "central"] = Field(
+        "local", description="local: each client's own noise carries the guarantee; the others are refused so far"
+    )
+
+
+class FederationConfig(_Section):
+    """Rounds and the server's optimizer."""
+
+    rounds: Count = Field(30, description="rounds of the federation")
+    clients_per_round: Count | None = Field(None, description="clients asked each round; all when absent")
+    local_steps: Count = Field(1, description="private steps a client takes in a round")
+    local_learning_rate: Positive = Field(1.0, description="step size between the local steps of one round")
+    server_learning_rate: Positive = Field(2e-2, description="Adam step size on the mean update")
+    warmup_rounds: Annotated[int, Field(ge=0)] = Field(3, description="rounds over which the step size grows")
+    ema: Fraction = Field(0.9, description="decay of the averaged adapter that is published")
+    min_replies: Rate = Field(0.5, description="share of asked clients that must answer, or the round is void")
+    engine: Literal["local", "ray"] = Field("local", description="local: in this process; ray: Flower's simulation runtime")
+    workers: Count = Field(2, description="Ray actors of the ray engine")
+
+
+class Config(_Section):
+    """All of it, as written to ``config.toml`` of a run."""
+
+    data: DataConfig = DataConfig()
+    partition: PartitionConfig = PartitionConfig()
+    items: ItemsConfig = ItemsConfig()
+    model: ModelConfig = ModelConfig()
+    pretraining: PretrainingConfig = PretrainingConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    local: LocalConfig = LocalConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    federation: FederationConfig = FederationConfig()
+    compare: bool = Field(False, description="also train without privacy and on pooled data, as references")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="partition, base and who is asked; never noise")
+
+
+def parse_config(values: dict, *, source: str) -> Config:
+    """Check ``values`` against the tree.
+
+    Raises:
+        ConfigError: the first offending setting, named by its dotted path.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{source}: {where}={first.get('input')!r}: {first['msg']}") from None
+
+
+def load_config(path: Path) -> Config:
+    """Read a TOML file into a ``Config``.
+
+    Raises:
+        ConfigError: unreadable, not TOML, an unknown key or a value out of range.
+    """
+    return parse_config(read_toml(path), source=str(path))
+
+
+def read_toml(path: Path) -> dict:
+    """Read a TOML file; raises ``ConfigError`` naming it when that fails."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None

@@ -1,0 +1,163 @@
+"""Who is a client: a deterministic cut of the people into a public panel and merchants (or devices)."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from fedrec.data.tables import write_atomically
+from fedrec.errors import ConfigError, DataError
+
+BY_COLUMN = "by-column:"
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Disjoint sets of person indices that together hold everyone.
+
+    Attributes:
+        panel: int64, sorted; people who opted in as public data, in no client.
+        clients: one int64 sorted array a client, never empty.
+        names: one a client.
+        left_out: int64, sorted; people in neither.
+        nominal_people: floor of the mean client size: a public constant, >= 1.
+        scheme: as asked for.
+        seed: as asked for.
+    """
+
+    panel: np.ndarray
+    clients: tuple[np.ndarray, ...]
+    names: tuple[str, ...]
+    left_out: np.ndarray
+    nominal_people: int
+    scheme: str = ""
+    seed: int = 0
+
+
+def make_partition(
+    scheme: str,
+    *,
+    people: pl.DataFrame,
+    clients: int,
+    people_per_client: int | None,
+    panel_fraction: float,
+    dirichlet_alpha: float,
+    seed: int,
+) -> Partition:
+    """Draw the panel, then deal the rest to clients. Same arguments, same result.
+
+    Args:
+        scheme: ``even``, ``dirichlet`` (sizes from a symmetric Dirichlet, each at least one person) or
+            ``by-column:COLUMN`` (the ``clients`` values of COLUMN with most people, one client each).
+        people: (N rows) with ``user_id`` and perhaps COLUMN.
+        clients: how many, >= 1.
+        people_per_client: cap on a client's people, >= 1; those above it are left out. None: no cap.
+        panel_fraction: share of all people in the panel, in [0, 1); at least one person when > 0.
+        dirichlet_alpha: > 0; smaller is more uneven.
+        seed: >= 0.
+
+    Raises:
+        ConfigError: an unknown scheme.
+        DataError: one person only, fewer people (or values of COLUMN) than clients, or no such column.
+    """
+    if people.height < 2:
+        raise DataError(f"{people.height} person in the data; a federation needs at least two")
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(people.height)
+    panel_size = max(1, round(panel_fraction * people.height)) if panel_fraction > 0 else 0
+    panel, rest = np.sort(shuffled[:panel_size]), shuffled[panel_size:]
+    if len(rest) < clients:
+        raise DataError(
+            f"{len(rest)} people beside a panel of {panel_size} are fewer than {clients} clients; lower --clients"
+        )
+    if scheme == "even":
+        groups = np.array_split(rest, clients)
+        names = _numbered(clients)
+    elif scheme == "dirichlet":
+        groups = np.split(rest, np.cumsum(_dirichlet_sizes(len(rest), clients, alpha=dirichlet_alpha, rng=rng))[:-1])
+        names = _numbered(clients)
+    elif scheme.startswith(BY_COLUMN):
+        groups, names = _by_column(rest, people, column=scheme.removeprefix(BY_COLUMN), clients=clients)
+    else:
+        raise ConfigError(f"partition.scheme={scheme!r}: expected even, dirichlet or by-column:COLUMN")
+    groups = [np.sort(group[:people_per_client]) for group in groups]
+    left_out = np.setdiff1d(rest, np.concatenate(groups))
+    nominal = int(sum(len(group) for group in groups) // len(groups))
+    return Partition(panel, tuple(groups), names, left_out, nominal, scheme, seed)
+
+
+def write_manifest(partition: Partition, people: pl.DataFrame, path: Path) -> None:
+    """Write who is where as JSON: counts and digests, no ids. Same partition, same bytes.
+
+    Args:
+        partition: of ``people``.
+        people: (N rows) with ``user_id``, and the column of a by-column scheme.
+        path: written atomically.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    names = zip(partition.names, partition.clients, strict=True)
+    manifest = {
+        "scheme": partition.scheme,
+        "seed": partition.seed,
+        "people": people.height,
+        "nominal_people": partition.nominal_people,
+        "panel": _describe(partition.panel, people),
+        "clients": [{"name": name, **_describe(members, people)} for name, members in names],
+        "left_out": _describe(partition.left_out, people) | {"values": _left_out_values(partition, people)},
+    }
+    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _numbered(clients: int) -> tuple[str, ...]:
+    """client-00, client-01, ..."""
+    width = len(str(clients - 1))
+    return tuple(f"client-{number:0{width}d}" for number in range(clients))
+
+
+def _dirichlet_sizes(people: int, clients: int, *, alpha: float, rng: np.random.Generator) -> np.ndarray:
+    """(clients,) sizes >= 1 that sum to ``people``; the largest remainders get the last places."""
+    shares = rng.dirichlet(np.full(clients, alpha)) * (people - clients)
+    sizes = np.floor(shares).astype(np.int64)
+    last_places = np.argsort(sizes - shares, kind="stable")[: people - clients - sizes.sum()]
+    sizes[last_places] += 1
+    return sizes + 1
+
+
+def _by_column(
+    rest: np.ndarray, people: pl.DataFrame, *, column: str, clients: int
+) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """One client for each of the values with most people; of equals the smaller value first."""
+    if column not in people.columns or column == "user_id":
+        known = ", ".join(name for name in people.columns if name != "user_id") or "none"
+        raise DataError(f"--partition by-column:{column}: no such column of people; there are: {known}")
+    values = people[column].cast(pl.String).gather(rest)
+    counts = values.drop_nulls().value_counts(name="people").sort(["people", column], descending=[True, False])
+    if counts.height < clients:
+        raise DataError(
+            f"--partition by-column:{column}: {counts.height} values are fewer than {clients} clients; "
+            f"lower --clients to {counts.height} or less"
+        )
+    names = tuple(counts[column].head(clients))
+    return [rest[(values == name).fill_null(False).to_numpy()] for name in names], names
+
+
+def _describe(members: np.ndarray, people: pl.DataFrame) -> dict[str, object]:
+    """How many, and a digest of who."""
+    ids = "\n".join(people["user_id"].gather(members))
+    return {"people": len(members), "sha256": hashlib.sha256(ids.encode()).hexdigest()}
+
+
+def _left_out_values(partition: Partition, people: pl.DataFrame) -> dict[str, int]:
+    """For a by-column scheme, the values of the people left out, most people first."""
+    column = partition.scheme.removeprefix(BY_COLUMN)
+    if not partition.scheme.startswith(BY_COLUMN) or len(partition.left_out) == 0:
+        return {}
+    values = people[column].cast(pl.String).gather(partition.left_out).fill_null("(none)")
+    counts = values.value_counts(name="people").sort(["people", column], descending=[True, False])
+    return dict(counts.iter_rows())

@@ -1,0 +1,55 @@
+"""The public base on disk: item vectors, the pretrained ranker and how to build it again."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from fedrec.errors import RunError
+from fedrec.model.ranker import Ranker, RankerSpec
+
+PANEL = "panel.safetensors"  # public people kept aside, beside the base
+FILES = ("items.safetensors", "ranker.safetensors", "ranker.json")
+
+
+def save_base(ranker: Ranker, folder: Path) -> None:
+    """Write a ranker without an adapter into ``folder``; readable by ``load_base`` anywhere."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"vectors": ranker.vectors.contiguous()}, folder / "items.safetensors")
+    save_file({name: p.detach().contiguous() for name, p in ranker.state_dict().items()}, folder / "ranker.safetensors")
+    (folder / "ranker.json").write_text(json.dumps(asdict(ranker.spec), indent=1, sort_keys=True), encoding="utf-8")
+
+
+def load_base(folder: Path) -> Ranker:
+    """Build the ranker that ``save_base`` wrote.
+
+    Raises:
+        RunError: a file is missing, truncated or does not fit the others.
+    """
+    try:
+        spec = RankerSpec(**json.loads((folder / "ranker.json").read_text(encoding="utf-8")))
+        ranker = Ranker(load_file(folder / "items.safetensors")["vectors"], spec)
+        ranker.load_state_dict(load_file(folder / "ranker.safetensors"))
+    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise RunError(f"{folder}: not a usable base: {str(error).splitlines()[0]}") from None
+    return ranker
+
+
+def base_digest(folder: Path) -> str:
+    """Return the SHA-256 over the base's files, in hex."""
+    digest = hashlib.sha256()
+    for name in FILES:
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def new_ranker(vectors: np.ndarray, spec: RankerSpec, *, seed: int) -> Ranker:
+    """Build an untrained ranker from item vectors (I, K), deterministic in ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Ranker(torch.from_numpy(np.ascontiguousarray(vectors, np.float32)), spec)

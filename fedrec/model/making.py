@@ -1,0 +1,104 @@
+"""Making the public base, as the configuration says: encode the catalogue, build the ranker, fit it to public people."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from fedrec.config import Config
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.histories import Histories
+from fedrec.errors import RunError
+from fedrec.model.base import PANEL, load_base, new_ranker, save_base
+from fedrec.model.decoder import load_backbone, small_llama
+from fedrec.model.items import Whitening, catalogue_vectors
+from fedrec.model.pretraining import pretrain
+from fedrec.model.ranker import Ranker, RankerSpec
+from fedrec.report.progress import Progress
+
+
+def make_base(
+    config: Config, catalogue: Catalogue, folder: Path, *, fit: Histories, judge: Histories, progress: Progress
+) -> None:
+    """Write a base into ``folder``.
+
+    Args:
+        catalogue: the public items.
+        fit: public people that it is trained on; none of them leaves the frozen-text ranker.
+        judge: public people kept aside, on whom a federation's rounds will be measured.
+    """
+    with progress.stage("encoding items", total=len(catalogue)) as stage:
+        vectors = item_table(config, catalogue, on_item=stage.move_to)
+        stage.move_to(len(catalogue))
+    ranker = build_ranker(config, vectors)
+    epochs = config.pretraining.epochs if len(fit) else 0
+    with progress.stage("pretraining the public base", total=epochs) as stage:
+        pretrain(
+            ranker,
+            fit,
+            epochs=epochs,
+            learning_rate=config.pretraining.learning_rate,
+            weight_decay=config.pretraining.weight_decay,
+            batch_people=config.pretraining.batch_people,
+            mask_last=config.data.merge_repeats,
+            seed=config.seed,
+            on_epoch=lambda epoch, loss: stage.move_to(epoch, text=f"loss {loss:.3f}"),
+        )
+    _write(ranker, folder, judge)
+
+
+def adopt_base(source: Path, folder: Path, *, items: int, judge: Histories) -> None:
+    """Copy a base that ``fedrec pretrain`` made.
+
+    Raises:
+        RunError: not a base, or of a catalogue of another size.
+    """
+    ranker = load_base(source)
+    if ranker.items != items:
+        raise RunError(f"{source}: made for {ranker.items} items, the catalogue has {items}; pretrain with this catalogue")
+    _write(ranker, folder, judge)
+
+
+def item_table(config: Config, catalogue: Catalogue, *, on_item: Callable[[int], None]) -> np.ndarray:
+    """Encode and whiten the catalogue: (I, K) float32, unit rows."""
+    raw = catalogue_vectors(
+        catalogue,
+        config.items.encoder,
+        local_files_only=config.items.local_files_only,
+        cache_dir=Path.home() / ".cache" / "fedrec",
+        progress=lambda done, _: on_item(done),
+    )
+    return Whitening.fit(raw, dimensions=config.items.dimensions, damping=config.items.damping).apply(raw)
+
+
+def build_ranker(config: Config, vectors: np.ndarray) -> Ranker:
+    """Build the untrained ranker over item vectors (I, K), around a pretrained decoder when one is named."""
+    model, backbone = config.model, None
+    if model.backbone is None:
+        decoder = small_llama(
+            width=model.width,
+            layers=model.layers,
+            heads=model.heads,
+            feed_forward=model.feed_forward,
+            history=model.history,
+        )
+    else:
+        decoder, backbone = load_backbone(model.backbone)
+    spec = RankerSpec(
+        decoder=decoder,
+        history=model.history,
+        text_window=model.text_window,
+        text_decay=model.text_decay,
+        text_scale=model.text_scale,
+        dropout=config.pretraining.dropout,
+    )
+    ranker = new_ranker(vectors, spec, seed=config.seed)
+    if backbone is not None:
+        ranker.decoder.load_state_dict(backbone.state_dict())
+    return ranker
+
+
+def _write(ranker: Ranker, folder: Path, judge: Histories) -> None:
+    save_base(ranker, folder)
+    if len(judge):
+        judge.save(folder / PANEL)

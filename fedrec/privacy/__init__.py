@@ -1,0 +1,1 @@
+"""Everything the guarantee rests on: one ingredient a file, joined by ``PrivacyPlan``."""

@@ -1,0 +1,185 @@
+"""What a report is made from, checked before a word is written: the run's summary, its rounds and the context.
+
+A report says nothing that is not in these three. ``Summary`` is also the schema of ``summary.json``.
+"""
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from fedrec.errors import RunError
+
+METRICS = ("ndcg@10", "hr@10", "mrr@10", "recall@20", "coverage@10", "worst_decile_ndcg@10")
+ROWS = (
+    *("popularity", "repeat", "markov_knn", "frozen_text", "base", "local_only", "shared", "federated"),
+    *("shared_no_noise", "federated_no_noise", "centralized"),
+)
+REQUIRED_ROWS = frozenset(ROWS[:8])
+
+Part = TypeVar("Part", bound=BaseModel)
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+
+def _known_rows(metrics: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Refuse a table with rows or columns that the report has no words for, or without the ones it needs."""
+    if missing := REQUIRED_ROWS - metrics.keys():
+        raise ValueError(f"rows missing: {sorted(missing)}")
+    if unknown := metrics.keys() - set(ROWS):
+        raise ValueError(f"unknown rows: {sorted(unknown)}")
+    for row, values in metrics.items():
+        if set(values) != set(METRICS):
+            raise ValueError(f"row {row}: expected exactly the columns {list(METRICS)}, got {sorted(values)}")
+    return metrics
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Adapter(_Part):
+    """What was trained and sent."""
+
+    kind: str
+    rank: Count
+    trainable_parameters: Count
+
+
+class Spread(_Part):
+    """Smallest, middle and largest of the clients' values."""
+
+    min: Finite
+    median: Finite
+    max: Finite
+
+
+class Privacy(_Part):
+    """The guarantee, whole."""
+
+    epsilon: Finite
+    delta: Finite
+    unit: str
+    relation: str
+    accountant: str
+    noise_multiplier: Finite
+    clip_norm: Finite
+    sampling_rate: Finite
+    steps: Count
+    per_client_epsilon: Spread
+
+
+class Timing(_Part):
+    """Wall clock."""
+
+    total_s: Finite
+    pretrain_s: Finite
+    round_median_s: Finite
+    updates_per_s: Finite
+
+
+class Summary(_Part):
+    """``summary.json``: stable keys, for tools."""
+
+    clients: Count
+    rounds: Count
+    engine: str
+    adapter: Adapter
+    privacy: Privacy | None
+    metrics: Annotated[dict[str, dict[str, Finite]], AfterValidator(_known_rows)]
+    timing: Timing
+    peak_rss_mb: Finite
+    bytes_up_per_client_round: Finite
+    seed: int
+    versions: dict[str, str]
+
+
+class Round(BaseModel):
+    """One line of ``events.jsonl``; keys that a report does not show may ride along."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    round: Count
+    asked: Count
+    admitted: Count
+    quarantined: Count
+    reasons: dict[str, Count]
+    void: bool
+    seconds: Finite
+    bytes_up: Count
+    panel_loss: Finite | None
+    panel_ndcg: Finite | None = Field(alias="panel_ndcg@10")
+    epsilon_spent: Finite | None
+
+
+class Comparison(_Part):
+    """Mean paired difference of NDCG@10 over people, and its standard error (``null`` when unknown)."""
+
+    difference: Finite
+    standard_error: Finite | None
+    people: Count
+
+
+class Client(_Part):
+    """One merchant: its own epsilon, and NDCG@10 of its people; ``null`` where nobody could be measured."""
+
+    name: str
+    epsilon: Finite | None
+    local_only: Finite | None
+    federated: Finite | None
+
+
+class Rule(_Part):
+    """One counted cleaning rule."""
+
+    rule: str
+    description: str
+    dropped: Count
+    kept: Count
+
+
+class Data(_Part):
+    """What was read."""
+
+    source: str
+    people: Count
+    items: Count
+    events: Count
+    panel_people: Count
+    client_people: Count
+    split: str
+    rules: list[Rule]
+
+
+class Context(_Part):
+    """Everything a report shows beside the summary."""
+
+    statement: str = Field(description="the privacy statement, or the sentence that there is none")
+    federated_vs_local_only: Comparison
+    shared_vs_base: Comparison
+    published_round: Count | None = Field(description="the round that the server kept, 0 for the base")
+    clients: list[Client]
+    epsilon_for_person_at: dict[int, Finite] = Field(description="k merchants -> composed epsilon; empty if not private")
+    data: Data
+    limits: list[str] = Field(min_length=1, description="what the guarantee and the figures do not cover")
+    command: str = Field(description="the command line that makes this run again")
+    config: dict[str, Any]
+
+
+def check_inputs(summary: dict, rounds: list[dict], context: dict) -> tuple[Summary, list[Round], Context]:
+    """Turn the three plain objects into typed ones.
+
+    Raises:
+        RunError: a key is missing, unknown or has the wrong type; names it.
+    """
+    checked = _check(Summary, summary, "summary"), _check(Context, context, "report context")
+    return checked[0], [_check(Round, line, f"round {n}") for n, line in enumerate(rounds, start=1)], checked[1]
+
+
+def _check(kind: type[Part], values: dict, what: str) -> Part:
+    """Validate, and name the first thing that is wrong."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunError(f"{what}: {where}: {first['msg']}") from None

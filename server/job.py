@@ -1,0 +1,147 @@
+"""One run of the server, from its start or its newest checkpoint to the published adapter."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid
+
+from fedrec.config import Config, load_config
+from fedrec.errors import ConfigError
+from fedrec.runfolder import RunFolder, write_arrays
+from fedrec.schema import AdapterSchema, Arrays, flatten, parameters_of, unflatten
+from server.admission import norm_bounds
+from server.checkpoint import load_latest, save_checkpoint
+from server.rounds import EpsilonAfter, Judge, measure, run_rounds
+from server.strategy import Federation, RoundRecord, ServerState, initial_state
+
+OnRound = Callable[[RoundRecord], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What the server needs for one run.
+
+    Attributes:
+        federation: public constants.
+        initial: the base's adapter, by name.
+        folder: an open run folder; the checkpoints in it are continued.
+        judge: measures an adapter on the public panel; without one the last round is published.
+        epsilon_after: epsilon spent by a client that was asked in this many rounds; None without privacy.
+        timeout_s: how long to wait for replies in a round; None waits for all.
+    """
+
+    federation: Federation
+    initial: Arrays
+    folder: RunFolder
+    judge: Judge | None = None
+    epsilon_after: EpsilonAfter | None = None
+    timeout_s: float | None = None
+
+
+def run_job(grid: Grid, job: Job, *, on_round: OnRound | None = None) -> ServerState:
+    """Run the rounds that are left, each once, and publish the best adapter as ``adapter.safetensors``.
+
+    Args:
+        grid: Flower's way to the clients.
+        job: what to run and where.
+        on_round: told of each round after it is on disk.
+
+    Returns:
+        The state after the last round.
+
+    Raises:
+        RunError: the folder's checkpoints are damaged or another run's, the disk is full, or clients are missing.
+    """
+
+    def save(state: ServerState) -> None:
+        save_checkpoint(job.folder.checkpoints, state, federation=job.federation)
+        job.folder.append_event(state.records[-1].to_dict())
+        if on_round:
+            on_round(state.records[-1])
+
+    state = _start(job)
+    job.folder.rewrite_events(record.to_dict() for record in state.records)
+    state = run_rounds(
+        grid,
+        job.federation,
+        state=state,
+        save=save,
+        judge=job.judge,
+        epsilon_after=job.epsilon_after,
+        timeout_s=job.timeout_s,
+    )
+    about = {"run_id": job.federation.run_id, "round": str(state.best_round), "base": job.federation.base_digest}
+    write_arrays(job.folder.adapter, unflatten(state.best, job.federation.schema), metadata=about)
+    return state
+
+
+def job_of_run(folder: RunFolder, config: Config) -> Job:
+    """Put together the job of a prepared run folder: its agreement, its base, its panel.
+
+    Args:
+        folder: open, with ``agreement.json`` and ``base/``.
+        config: the run's settings.
+
+    Raises:
+        RunError: the folder is not prepared, or damaged.
+        PrivacyError: the agreed plan's noise does not give its epsilon.
+        ConfigError: more clients a round than there are.
+    """
+    # torch comes with these: only where an adapter is built and measured
+    from fedrec.agreement import agreed_ranker, read_agreement
+    from fedrec.model.adapters import adapter_arrays, schema_of
+    from server.panel import load_judge
+
+    agreement = read_agreement(folder.path)
+    plan, settings, clients = agreement.plan, config.federation, config.partition.clients
+    ranker = agreed_ranker(agreement, folder.path)
+    schema: AdapterSchema = schema_of(ranker)
+    federation = Federation(
+        run_id=agreement.run_id,
+        base_digest=agreement.base_digest,
+        plan_digest=plan.digest(),
+        schema=schema,
+        bounds=norm_bounds(plan, parameters_of(schema)),
+        clients=clients,
+        clients_per_round=settings.clients_per_round or clients,
+        rounds=settings.rounds,
+        min_replies=settings.min_replies,
+        learning_rate=settings.server_learning_rate,
+        warmup_rounds=settings.warmup_rounds,
+        ema=settings.ema,
+        seed=agreement.seed,
+    )
+    return Job(
+        federation=federation,
+        initial=adapter_arrays(ranker),
+        folder=folder,
+        judge=load_judge(folder.path, agreement),
+        epsilon_after=lambda rounds: plan.epsilon_after(rounds * plan.local_steps),
+    )
+
+
+def job_from_workspace(context: Context) -> Job:
+    """The job of ``flwr run .``: the run folder that ``workspace`` in the run's configuration names, continued.
+
+    Raises:
+        ConfigError: ``workspace`` is not set.
+        RunError: the folder is not a prepared run, or in use.
+    """
+    workspace = context.run_config.get("workspace")
+    if not workspace:
+        raise ConfigError("workspace is empty: expected a run folder; set it with --run-config 'workspace=\"PATH\"'")
+    folder = RunFolder.open_for_resume(Path(str(workspace)))
+    return job_of_run(folder, load_config(folder.config))
+
+
+def _start(job: Job) -> ServerState:
+    """The newest intact checkpoint, or round 0, measured and saved."""
+    federation = job.federation
+    state = load_latest(job.folder.checkpoints, federation=federation)
+    if state is None:
+        base = flatten(job.initial, federation.schema)
+        state = initial_state(job.initial, federation.schema, measures=measure(job.judge, base, federation))
+        save_checkpoint(job.folder.checkpoints, state, federation=federation)
+    return state

@@ -1,0 +1,192 @@
+"""What one run is (``Federation``), where it stands (``ServerState``), and how a round's mean moves it.
+
+Flower's own strategies weight clients by a number they claim, stop the run at one malformed reply, count from round
+one and keep no state, so this one is plain functions over frozen values.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fedrec.errors import ConfigError
+from fedrec.schema import AdapterSchema, Arrays, flatten
+from server.admission import NormBounds
+from server.optimizer import AdamState, AverageState, Ema, ServerAdam, learning_rate_at
+
+LOSS = "panel_loss"
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Public constants of one run. Both sides could read every field.
+
+    Attributes:
+        run_id: names the run on the wire and in ledgers.
+        base_digest: sha256 of the frozen base.
+        plan_digest: sha256 of the privacy plan.
+        schema: names and shapes of the shared arrays.
+        bounds: range of an honest update's norm.
+        clients: clients expected to join, >= 1.
+        clients_per_round: clients asked each round, 1 to ``clients``.
+        rounds: >= 1.
+        min_replies: share of the asked that must be admitted, in (0, 1].
+        learning_rate: peak of the server's step size, > 0.
+        warmup_rounds: >= 0.
+        ema: decay of the published average, in [0, 1).
+        seed: picks which clients are asked, nothing else.
+        optimizer: Adam's constants.
+    """
+
+    run_id: str
+    base_digest: str
+    plan_digest: str
+    schema: AdapterSchema
+    bounds: NormBounds
+    clients: int
+    clients_per_round: int
+    rounds: int
+    min_replies: float
+    learning_rate: float
+    warmup_rounds: int
+    ema: float
+    seed: int
+    optimizer: ServerAdam = field(default_factory=ServerAdam)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.clients_per_round <= self.clients:
+            raise ConfigError(
+                f"clients_per_round={self.clients_per_round}: expected 1 to {self.clients}; "
+                "set federation.clients_per_round"
+            )
+
+    def digest(self) -> str:
+        """Sha256 over every field: a checkpoint is continued under the same constants only."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def quorum(self) -> int:
+        """Fewest admitted replies that make a round count."""
+        return math.ceil(self.min_replies * self.clients_per_round)
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One line of ``events.jsonl``: public facts of a round. ``measures`` are taken on the public panel."""
+
+    round_index: int
+    asked: int
+    admitted: int
+    quarantined: int
+    reasons: Mapping[str, int]
+    void: bool
+    seconds: float
+    bytes_up: int
+    measures: Mapping[str, float]
+    epsilon_spent: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line as written: ``round``, the counts, then each measure under its own name."""
+        line = {"round": self.round_index} | {
+            name: getattr(self, name)
+            for name in ("asked", "admitted", "quarantined", "reasons", "void", "seconds", "bytes_up")
+        }
+        return line | {"reasons": dict(self.reasons)} | dict(self.measures) | {"epsilon_spent": self.epsilon_spent}
+
+    @classmethod
+    def from_dict(cls, line: Mapping[str, Any]) -> "RoundRecord":
+        """Read a line back; whatever is not a field of ours is a measure."""
+        own = ("asked", "admitted", "quarantined", "reasons", "void", "seconds", "bytes_up", "epsilon_spent")
+        measures = {name: value for name, value in line.items() if name not in (*own, "round")}
+        return cls(round_index=line["round"], measures=measures, **{name: line[name] for name in own})
+
+
+@dataclass(frozen=True, eq=False)
+class ServerState:
+    """Everything a run needs to go on after ``round_index`` finished rounds. Vectors are (P,) float64.
+
+    ``best`` is the published adapter of ``best_round``, the round with the lowest loss on the public panel;
+    round 0, the base, takes part.
+    """
+
+    round_index: int
+    adapter: np.ndarray
+    adam: AdamState
+    average: AverageState
+    best_round: int
+    best_loss: float
+    best: np.ndarray
+    records: tuple[RoundRecord, ...] = ()
+
+
+def initial_state(initial: Arrays, schema: AdapterSchema, *, measures: Mapping[str, float]) -> ServerState:
+    """The state before the first round: the base's adapter, measured on the panel (``measures`` may be empty)."""
+    adapter = flatten(initial, schema)
+    return ServerState(
+        round_index=0,
+        adapter=adapter,
+        adam=AdamState.zeros(adapter.size),
+        average=AverageState.zeros(adapter.size),
+        best_round=0,
+        best_loss=_loss(measures),
+        best=adapter,
+    )
+
+
+def choose_clients(node_ids: Sequence[int], federation: Federation, *, round_index: int) -> list[int]:
+    """Pick who is asked in a round: a uniform draw that depends on the seed and the round alone, so resume repeats it.
+
+    Who is asked is public and claims no privacy; the noise never comes from this seed.
+    """
+    ordered = sorted(node_ids)
+    if len(ordered) <= federation.clients_per_round:
+        return ordered
+    draw = np.random.default_rng([federation.seed, round_index])
+    chosen = draw.choice(len(ordered), size=federation.clients_per_round, replace=False)
+    return [ordered[index] for index in np.sort(chosen)]
+
+
+def move(state: ServerState, mean_update: np.ndarray | None, federation: Federation) -> ServerState:
+    """Apply one round's uniform mean, (P,) float64; None is a void round, which changes nothing but the count."""
+    round_index = state.round_index + 1
+    if mean_update is None:
+        return replace(state, round_index=round_index)
+    step_size = learning_rate_at(
+        round_index,
+        peak=federation.learning_rate,
+        warmup_rounds=federation.warmup_rounds,
+        rounds=federation.rounds,
+    )
+    change, adam = federation.optimizer.step(state.adam, mean_update, learning_rate=step_size)
+    adapter = state.adapter + change
+    return replace(
+        state,
+        round_index=round_index,
+        adapter=adapter,
+        adam=adam,
+        average=Ema(federation.ema).add(state.average, adapter),
+    )
+
+
+def published(state: ServerState, federation: Federation) -> np.ndarray:
+    """The adapter that would be published now, (P,): the average of rounds, or the base before the first."""
+    return Ema(federation.ema).average(state.average) if state.average.count else state.adapter
+
+
+def keep_best(state: ServerState, federation: Federation, *, measures: Mapping[str, float]) -> ServerState:
+    """Keep this round's published adapter when it beats the best so far; without a panel the latest is the best."""
+    loss = _loss(measures)
+    judged = LOSS in measures
+    if judged and not loss < state.best_loss:
+        return state
+    return replace(state, best_round=state.round_index, best_loss=loss, best=published(state, federation))
+
+
+def _loss(measures: Mapping[str, float]) -> float:
+    """The loss that picks the best round; a missing or non-finite one never wins against a finite one."""
+    loss = float(measures.get(LOSS, math.inf))
+    return loss if math.isfinite(loss) else math.inf

@@ -1,0 +1,150 @@
+"""Everything that a ranker could have been instead, measured on the same people."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clients.memory import MemorySpec
+from clients.merchant import local_training
+from clients.personal import FineTuning
+from clients.training import step_losses
+from fedrec.agreement import Agreement, agreed_ranker
+from fedrec.config import Config
+from fedrec.evaluation import baselines
+from fedrec.evaluation.protocol import Evaluation
+from fedrec.model.adapters import adapter_arrays, load_adapter_arrays, schema_of, trainable_parameters
+from fedrec.model.ranker import Ranker
+from fedrec.report.progress import Progress
+from fedrec.schema import Arrays, parameters_of, unflatten
+from server.strategy import ServerState
+from simulations.prepare import People
+from simulations.rows import MerchantScorer, Table, fine_tuned, ranker_scorer
+
+CENTRAL_EPOCHS = 5
+CENTRAL_BATCH = 128
+CENTRAL_RATE = 3e-3
+
+Row = Callable[[], Evaluation]
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Evaluations by row name, person by person, in one order of people."""
+
+    rows: dict[str, Evaluation]
+    trainable_parameters: int
+    seconds: float
+
+
+class _Contenders:
+    """The rankers of a run, built on one resident model."""
+
+    def __init__(self, config: Config, run: Path, people: People, agreement: Agreement) -> None:
+        self._config, self._people, self._agreement = config, people, agreement
+        self._train, self._clients = people.split.train, people.partition.clients
+        self.table = Table(people, mask_last=agreement.mask_last and config.data.split == "leave-last-out")
+        self.ranker = agreed_ranker(agreement, run)
+        self.base = adapter_arrays(self.ranker)
+        self.schema = schema_of(self.ranker)
+
+    def frozen_text(self) -> Evaluation:
+        model = self._config.model
+        return self.table.judge(
+            baselines.frozen_text(
+                self._train, self.ranker.vectors.numpy(), window=model.text_window, decay=model.text_decay
+            )
+        )
+
+    def alone(self, adapter: Arrays) -> Evaluation:
+        """One adapter for everybody, merchant-local parts off."""
+        load_adapter_arrays(self.ranker, adapter)
+        return self.table.judge(ranker_scorer(self.ranker, self._train))
+
+    def at_merchants(self, adapter: Arrays) -> Evaluation:
+        """The adapter as each merchant would deploy it: fine-tuned on its own people, its own memory on top."""
+        local = self._config.local
+        adapters = fine_tuned(
+            self.ranker,
+            adapter,
+            self._train,
+            self._clients,
+            tuning=FineTuning(local.tuning_steps, local.tuning_rate),
+            training=local_training(self._agreement),
+        )
+        memory = MemorySpec(
+            weight=local.memory_weight,
+            sharpness=local.memory_sharpness,
+            window=local.memory_window,
+            recent=local.memory_recent,
+            decay=local.memory_decay,
+            shrinkage=local.memory_shrinkage,
+        )
+        return self.table.judge(
+            MerchantScorer(self.ranker, self._train, self._clients, adapters=adapters, memory=memory)
+        )
+
+    def centralized(self) -> Evaluation:
+        """The adapter trained on everybody's pooled histories, without privacy."""
+        load_adapter_arrays(self.ranker, self.base)
+        _train_pooled(self.ranker, self._people, self._agreement)
+        return self.table.judge(ranker_scorer(self.ranker, self._train))
+
+
+def measure_rows(
+    config: Config,
+    run: Path,
+    people: People,
+    agreement: Agreement,
+    state: ServerState,
+    *,
+    unprotected: ServerState | None,
+    progress: Progress,
+) -> Results:
+    """Measure every row of the table; ``unprotected`` adds the references that ``--compare`` asks for."""
+    contenders = _Contenders(config, run, people, agreement)
+    train, items = people.split.train, len(people.catalogue)
+    judge = contenders.table.judge
+    private = unflatten(state.best, contenders.schema)
+    rows: dict[str, Row] = {
+        "popularity": lambda: judge(baselines.popularity(train, items=items)),
+        "repeat": lambda: judge(baselines.repeat(train, items=items)),
+        "markov_knn": lambda: judge(baselines.markov_knn(train, items=items)),
+        "frozen_text": contenders.frozen_text,
+        "base": lambda: contenders.alone(contenders.base),
+        "local_only": lambda: contenders.at_merchants(contenders.base),
+        "shared": lambda: contenders.alone(private),
+        "federated": lambda: contenders.at_merchants(private),
+    }
+    if unprotected is not None:
+        bare = unflatten(unprotected.best, contenders.schema)
+        rows |= {
+            "shared_no_noise": lambda: contenders.alone(bare),
+            "federated_no_noise": lambda: contenders.at_merchants(bare),
+            "centralized": contenders.centralized,
+        }
+    measured = {}
+    started = time.perf_counter()
+    with progress.stage("evaluation", total=len(rows)) as stage:
+        for name, row in rows.items():
+            measured[name] = row()
+            stage.advance(text=f"{name} NDCG@10 {measured[name].means()['ndcg@10']:.4f}")
+    return Results(measured, parameters_of(contenders.schema), time.perf_counter() - started)
+
+
+def _train_pooled(ranker: Ranker, people: People, agreement: Agreement) -> None:
+    """Adam over everybody at a client, in place."""
+    rng = np.random.default_rng(agreement.seed)
+    train = people.split.train
+    pooled = people.private[train.lengths[people.private] > 1]
+    optimizer = torch.optim.Adam(trainable_parameters(ranker).values(), lr=CENTRAL_RATE)
+    training = local_training(agreement)
+    ranker.train()
+    for epoch in range(CENTRAL_EPOCHS):
+        for batch in np.array_split(rng.permutation(pooled), max(1, len(pooled) // CENTRAL_BATCH)):
+            optimizer.zero_grad()
+            step_losses(ranker, train, batch, step=epoch, training=training).mean().backward()
+            optimizer.step()

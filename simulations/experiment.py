@@ -1,0 +1,150 @@
+"""``fedrec simulate``, end to end: prepare, federate, compare with what else could be done, report."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import tomli_w
+
+from clients.app import app as client_app
+from fedrec.agreement import Agreement, read_agreement, write_agreement
+from fedrec.config import Config, load_config
+from fedrec.errors import ConfigError
+from fedrec.privacy.plan import PrivacyPlan
+from fedrec.report.page import build_report
+from fedrec.report.progress import Progress
+from fedrec.runfolder import RunFolder, write_json, write_text
+from fedrec.workspace import copy_workspace, create_ledgers
+from server.app import build_app
+from server.job import job_of_run
+from server.strategy import RoundRecord, ServerState
+from simulations.compare import Results, measure_rows
+from simulations.engines import run_local, run_ray
+from simulations.prepare import MANIFEST, People, prepare, read_people
+from simulations.summary import report_context, summarise
+
+REFERENCE = "reference-no-noise"
+TIMING = "timing.json"
+
+
+def simulate(config: Config, *, out: Path, resume: bool, prepare_only: bool, progress: Progress) -> dict | None:
+    """Run a whole federation in this process (or on Ray) and write its run folder.
+
+    Args:
+        config: all settings; with ``resume`` they must equal those of the run.
+        out: the run folder.
+        resume: go on where an earlier process stopped; each round happens once.
+        prepare_only: stop before the first round, so that another engine can run the folder.
+        progress: where a person watches.
+
+    Returns:
+        The content of ``summary.json``, or None with ``prepare_only``.
+
+    Raises:
+        FedrecError: bad data, a bad setting, a folder in use, a damaged checkpoint, or a refusal on privacy grounds.
+    """
+    with _open(config, out, resume=resume) as folder:
+        with progress.stage("reading and splitting people", total=1) as stage:
+            people = read_people(config, manifest=folder.path / MANIFEST)
+            stage.advance(text=f"{len(people.split.train)} people, {len(people.catalogue)} items")
+        agreement = _prepared(config, folder, people, progress)
+        if prepare_only:
+            return None
+        state = federate(config, folder, agreement, progress, title="federation")
+        unprotected = _reference(config, folder, agreement, progress) if config.compare else None
+        results = measure_rows(config, folder.path, people, agreement, state, unprotected=unprotected, progress=progress)
+        return _write_results(config, folder, people, agreement, state, results)
+
+
+def federate(config: Config, folder: RunFolder, agreement: Agreement, progress: Progress, *, title: str) -> ServerState:
+    """Run the rounds that are left, on the configured engine, through Flower's two apps."""
+    job = job_of_run(folder, config)
+    finished: list[ServerState] = []
+    rounds = config.federation.rounds
+    with progress.stage(title, total=rounds) as stage:
+
+        def on_round(record: RoundRecord) -> None:
+            stage.move_to(record.round_index, text=_round_text(record, agreement))
+
+        server_app = build_app(lambda _: job, on_round=on_round, on_finish=finished.append)
+        run_config = {"workspace": str(folder.path.resolve())}
+        clients = job.federation.clients
+        if config.federation.engine == "ray":
+            run_ray(server_app, client_app, clients=clients, workers=config.federation.workers, run_config=run_config)
+        else:
+            run_local(server_app, client_app, clients=clients, run_config=run_config)
+        stage.move_to(rounds)
+    return finished[0]
+
+
+def _open(config: Config, out: Path, *, resume: bool) -> RunFolder:
+    """Open the run folder and hold the settings against those it was made with."""
+    if not resume:
+        folder = RunFolder.create(out)
+        write_text(folder.config, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+        return folder
+    folder = RunFolder.open_for_resume(out)
+    if load_config(folder.config) != config:
+        folder.close()
+        raise ConfigError(f"{folder.config}: differs from the settings given; resume with the run's own settings")
+    return folder
+
+
+def _prepared(config: Config, folder: RunFolder, people: People, progress: Progress) -> Agreement:
+    """Prepare the folder, and remember how long that took."""
+    started = time.perf_counter()
+    agreement = prepare(config, folder, people, progress)
+    timing = folder.workspace / TIMING
+    if not timing.exists():
+        write_json(timing, {"pretrain_s": round(time.perf_counter() - started, 3)})
+    return agreement
+
+
+def _reference(config: Config, folder: RunFolder, agreement: Agreement, progress: Progress) -> ServerState:
+    """Federate once more without noise, in a folder of its own inside the run's."""
+    path = folder.path / REFERENCE
+    exists = (path / "agreement.json").exists()
+    with RunFolder.open_for_resume(path) if exists else RunFolder.create(path) as inner:
+        if not exists:
+            write_text(inner.config, folder.config.read_text(encoding="utf-8"))
+            copy_workspace(folder.path, inner.path)
+            plan = agreement.plan
+            bare = replace(
+                agreement,
+                plan=PrivacyPlan.without_privacy(
+                    sampling_rate=plan.sampling_rate,
+                    rounds=plan.rounds,
+                    local_steps=plan.local_steps,
+                    clip_norm=plan.clip_norm,
+                    clipping=plan.clipping,
+                    expected_people=plan.expected_people,
+                ),
+            )
+            create_ledgers(inner.path, bare, clients=config.partition.clients)
+            write_agreement(bare, inner.path)
+        return federate(config, inner, read_agreement(inner.path), progress, title="reference without noise")
+
+
+def _write_results(
+    config: Config, folder: RunFolder, people: People, agreement: Agreement, state: ServerState, results: Results
+) -> dict:
+    """Write ``summary.json`` and the report, and return the summary."""
+    pretrain_s = json.loads((folder.workspace / TIMING).read_text(encoding="utf-8"))["pretrain_s"]
+    summary = summarise(config, folder.path, agreement, state, results, pretrain_s=pretrain_s)
+    write_json(folder.summary, summary)
+    context = report_context(config, folder.path, people, agreement, state, results)
+    build_report(summary, folder.read_events(), context, folder=folder.path)
+    return summary
+
+
+def _round_text(record: RoundRecord, agreement: Agreement) -> str:
+    """What a person sees beside the bar: public facts of the last round."""
+    parts = [f"{record.admitted}/{record.asked} clients"]
+    if (quality := record.measures.get("panel_ndcg@10")) is not None:
+        parts.append(f"panel NDCG@10 {quality:.4f}")
+    if agreement.plan.private and record.epsilon_spent is not None:
+        parts.append(f"epsilon {record.epsilon_spent:.2f} of {agreement.plan.epsilon:g}")
+    if not agreement.plan.private:
+        parts.append("NOT PRIVATE")
+    return ", ".join(parts)

@@ -1,0 +1,113 @@
+"""The rows of the result table: each a scorer over the same people, judged by the same protocol."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from clients.memory import LocalMemory, MemorySpec
+from clients.personal import FineTuning, fine_tune
+from clients.training import LocalTraining
+from fedrec.data.histories import Histories
+from fedrec.evaluation.protocol import Evaluation, Scorer, evaluate
+from fedrec.model.adapters import load_adapter_arrays
+from fedrec.model.ranker import Ranker
+from fedrec.model.windows import latest_events
+from fedrec.schema import Arrays
+from simulations.prepare import People
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """How every row is judged: who is asked, in whose order, and what is masked.
+
+    Attributes:
+        people: everyone, with the held-out targets.
+        mask_last: the item just bought cannot be the next one.
+    """
+
+    people: People
+    mask_last: bool
+
+    def judge(self, scorer: Scorer) -> Evaluation:
+        """Rank the whole catalogue for every person at a client."""
+        clients = self.people.partition.clients
+        return evaluate(
+            scorer,
+            self.people.split,
+            people=np.concatenate(clients),  # in clients' order, so that a block meets few merchants
+            items=len(self.people.catalogue),
+            mask_last=self.mask_last,
+            clients=clients,
+        )
+
+
+def ranker_scorer(ranker: Ranker, histories: Histories) -> Scorer:
+    """Score with the ranker as it stands, adapter included."""
+
+    def score(people: np.ndarray) -> np.ndarray:
+        ranker.eval()
+        items, last = latest_events(histories, people, history=ranker.spec.history)
+        with torch.inference_mode():
+            return ranker(items, last)[:, 0].numpy()
+
+    return score
+
+
+class MerchantScorer:
+    """Each person is scored by their own merchant: its adapter, and its own memory on top.
+
+    Args:
+        ranker: with an adapter; overwritten.
+        histories: everyone's training events.
+        clients: person indices of each merchant.
+        adapters: of each merchant, in the same order.
+        memory: how each merchant remembers its own people.
+    """
+
+    def __init__(
+        self,
+        ranker: Ranker,
+        histories: Histories,
+        clients: Sequence[np.ndarray],
+        *,
+        adapters: Sequence[Arrays],
+        memory: MemorySpec,
+    ) -> None:
+        self._ranker = ranker
+        self._histories = histories
+        self._adapters = adapters
+        self._memories = [LocalMemory.of(histories.subset(group), memory, items=ranker.items) for group in clients]
+        self._client_of = np.full(len(histories), -1)
+        for number, group in enumerate(clients):
+            self._client_of[group] = number
+
+    def __call__(self, people: np.ndarray) -> np.ndarray:
+        scores = np.empty((len(people), self._ranker.items), np.float32)
+        clients = self._client_of[people]
+        for client in np.unique(clients):
+            rows = np.flatnonzero(clients == client)
+            load_adapter_arrays(self._ranker, self._adapters[client])
+            scores[rows] = ranker_scorer(self._ranker, self._histories)(people[rows])
+            for row in rows:
+                scores[row] += self._memories[client].scores(self._histories.of(int(people[row])))
+        return scores
+
+
+def fine_tuned(
+    ranker: Ranker,
+    start: Arrays,
+    histories: Histories,
+    clients: Sequence[np.ndarray],
+    *,
+    tuning: FineTuning,
+    training: LocalTraining,
+    on_client: Callable[[], None] = lambda: None,
+) -> list[Arrays]:
+    """Let every merchant fine-tune ``start`` on its own people; one adapter each."""
+    adapters = []
+    for group in clients:
+        adapters.append(fine_tune(ranker, start, histories.subset(group), tuning=tuning, training=training))
+        on_client()
+    return adapters

@@ -1,0 +1,152 @@
+"""What a run folder says of itself: ``summary.json`` and the facts behind the report."""
+
+import platform
+import resource
+import shlex
+import statistics
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from fedrec import __version__
+from fedrec.agreement import Agreement
+from fedrec.config import Config
+from fedrec.evaluation.protocol import Evaluation, paired_difference
+from fedrec.privacy.accounting import round_up
+from fedrec.report.inputs import METRICS
+from fedrec.workspace import ledger_of
+from server.strategy import ServerState
+from simulations.compare import Results
+from simulations.prepare import People
+
+LIBRARIES = ("torch", "flwr", "opacus", "transformers", "peft", "dp-accounting", "numpy", "polars")
+PERSON_AT = (1, 2, 3, 5, 10)
+LIMITS = (
+    "A simulation runs every client in one process: it shows what a federation would do and protects nobody by itself.",
+    "The guarantee covers the updates that leave a client, not what a merchant shows to its own customers.",
+    "Epsilon is per client: someone who is a customer of several merchants is protected less, as the table says.",
+    "The panel is treated as public data: its people have no guarantee.",
+    "Timing, network metadata and the security of each client's machine are not covered.",
+    "Noise is continuous and floating-point; attacks on its last bits are made hard, not impossible.",
+)
+
+
+def summarise(
+    config: Config, run: Path, agreement: Agreement, state: ServerState, results: Results, *, pretrain_s: float
+) -> dict:
+    """Return the content of ``summary.json``; the schema is ``fedrec.report.inputs.Summary``."""
+    records = state.records
+    round_s = [record.seconds for record in records]
+    admitted = sum(record.admitted for record in records)
+    evaluation_s = results.seconds
+    return {
+        "clients": config.partition.clients,
+        "rounds": state.round_index,
+        "engine": config.federation.engine,
+        "adapter": {
+            "kind": agreement.adapter.kind,
+            "rank": agreement.adapter.rank,
+            "trainable_parameters": results.trainable_parameters,
+        },
+        "privacy": _privacy(config, run, agreement, state),
+        "metrics": {name: _columns(row) for name, row in results.rows.items()},
+        "timing": {
+            "total_s": round(pretrain_s + sum(round_s) + evaluation_s, 3),
+            "pretrain_s": pretrain_s,
+            "round_median_s": statistics.median(round_s),
+            "updates_per_s": round(admitted / max(sum(round_s), 1e-9), 3),
+        },
+        "peak_rss_mb": round(_peak_rss_mb(), 1),
+        "bytes_up_per_client_round": round(sum(record.bytes_up for record in records) / max(admitted, 1), 1),
+        "seed": config.seed,
+        "versions": {"fedrec": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in LIBRARIES},
+    }
+
+
+def report_context(
+    config: Config, run: Path, people: People, agreement: Agreement, state: ServerState, results: Results
+) -> dict:
+    """Return what the report shows beside the summary; the schema is ``fedrec.report.inputs.Context``."""
+    plan, rows, partition = agreement.plan, results.rows, people.partition
+    epsilons = _client_epsilons(run, agreement, clients=len(partition.clients))
+    alone, together = (_client_column(rows[name]) for name in ("local_only", "federated"))
+    return {
+        "statement": plan.statement(),
+        "federated_vs_local_only": _comparison(rows["local_only"], rows["federated"]),
+        "shared_vs_base": _comparison(rows["base"], rows["shared"]),
+        "published_round": state.best_round,
+        "clients": [
+            {"name": name, "epsilon": epsilons[i], "local_only": alone[i], "federated": together[i]}
+            for i, name in enumerate(partition.names)
+        ],
+        "epsilon_for_person_at": {k: round_up(plan.epsilon_for_person_at(k)) for k in PERSON_AT} if plan.private else {},
+        "data": {
+            "source": str(config.data.events or "UCI Online Retail (bundled)"),
+            "people": len(people.split.train),
+            "items": len(people.catalogue),
+            "events": people.events,
+            "panel_people": len(partition.panel),
+            "client_people": len(people.private),
+            "split": config.data.split,
+            "rules": [
+                {"rule": rule.rule, "description": rule.description, "dropped": rule.dropped, "kept": rule.kept}
+                for rule in people.rules
+            ],
+        },
+        "limits": list(LIMITS),
+        "command": shlex.join(["fedrec", "simulate", "--config", "config.toml", "--out", "NEW_FOLDER"]),
+        "config": config.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def _privacy(config: Config, run: Path, agreement: Agreement, state: ServerState) -> dict | None:
+    plan = agreement.plan
+    if not plan.private:
+        return None
+    steps = state.round_index * plan.local_steps
+    spent = [value for value in _client_epsilons(run, agreement, clients=config.partition.clients) if value is not None]
+    return {
+        "epsilon": plan.epsilon_after(steps),
+        "delta": plan.delta,
+        "unit": plan.unit,
+        "relation": plan.relation,
+        "accountant": plan.accountant,
+        "noise_multiplier": plan.noise_multiplier,
+        "clip_norm": plan.clip_norm,
+        "sampling_rate": plan.sampling_rate,
+        "steps": steps,
+        "per_client_epsilon": {"min": min(spent), "median": statistics.median(spent), "max": max(spent)},
+    }
+
+
+def _client_epsilons(run: Path, agreement: Agreement, *, clients: int) -> list[float | None]:
+    """Read what each client's own ledger says; None for each without privacy."""
+    if not agreement.plan.private:
+        return [None] * clients
+    return [ledger_of(run, partition, agreement).spent() for partition in range(clients)]
+
+
+def _columns(row: Evaluation) -> dict[str, float]:
+    means = row.means()
+    return {name: means[name] for name in METRICS}
+
+
+def _client_column(row: Evaluation) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in row.client_means("ndcg@10")]
+
+
+def _comparison(first: Evaluation, second: Evaluation) -> dict:
+    difference, error = paired_difference(first.per_person["ndcg@10"], second.per_person["ndcg@10"])
+    return {
+        "difference": difference,
+        "standard_error": None if np.isnan(error) else error,
+        "people": len(first.people),
+    }
+
+
+def _peak_rss_mb() -> float:
+    """Largest resident memory of this process, or of one of its finished children."""
+    kilobytes = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return kilobytes / 1024

@@ -1,0 +1,186 @@
+"""A job starts or continues, writes one line a round, and publishes the best adapter."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from fedrec.agreement import Agreement, read_agreement, write_agreement
+from fedrec.config import AdapterConfig, parse_config
+from fedrec.errors import ConfigError, RunError
+from fedrec.model.adapters import AdapterSpec
+from fedrec.model.base import base_digest, new_ranker, save_base
+from fedrec.model.decoder import small_llama
+from fedrec.model.ranker import RankerSpec
+from fedrec.privacy.plan import PrivacyPlan
+from fedrec.runfolder import RunFolder, write_text
+from fedrec.schema import parameters_of
+from server.admission import norm_bounds
+from server.app import app, build_app
+from server.job import job_from_workspace, job_of_run, run_job
+from server.strategy import ServerState
+from simulations.engines import run_local
+from simulations.local_grid import LocalGrid
+from tests.tiny_federation import BASE, arrays, client_app, context_of, distance, federation, job
+
+
+def _grid() -> LocalGrid:
+    return LocalGrid(client_app(), clients=5)
+
+
+def test_job_writes_a_line_a_round_and_the_best_adapter(tmp_path: Path) -> None:
+    told: list[int] = []
+    work = job(tmp_path / "run")
+    state = run_job(_grid(), work, on_round=lambda record: told.append(record.round_index))
+    assert told == list(range(1, 9))
+    assert [line["round"] for line in work.folder.read_events()] == told
+    published = load_file(work.folder.adapter)
+    assert distance(published)["panel_loss"] == pytest.approx(state.best_loss)
+    with safe_open(work.folder.adapter, framework="numpy") as stored:
+        assert stored.metadata() == {"run_id": "run-1", "round": str(state.best_round), "base": BASE}
+
+
+def test_finished_job_run_again_changes_nothing(tmp_path: Path) -> None:
+    work = job(tmp_path / "run")
+    first = run_job(_grid(), work)
+    events = work.folder.events.read_text()
+    again = run_job(LocalGrid(client_app(), clients=0), work)
+    assert work.folder.events.read_text() == events
+    np.testing.assert_array_equal(first.best, again.best)
+
+
+class StopError(Exception):
+    """Thrown to end a run after a round."""
+
+
+def _stop_after(round_index: int):
+    def on_round(record) -> None:
+        if record.round_index == round_index:
+            raise StopError
+
+    return on_round
+
+
+def test_events_past_the_checkpoint_are_cut_and_missing_ones_restored(tmp_path: Path) -> None:
+    work = job(tmp_path / "run")
+    with pytest.raises(StopError):
+        run_job(_grid(), work, on_round=_stop_after(4))
+    work.folder.events.write_text('{"round": 1}\n{"round": 9}\n{"rou')
+    run_job(_grid(), work)
+    assert [line["round"] for line in work.folder.read_events()] == list(range(1, 9))
+
+
+def test_interrupted_job_ends_like_an_unbroken_one(tmp_path: Path) -> None:
+    whole, broken = job(tmp_path / "whole"), job(tmp_path / "broken")
+    run_job(_grid(), whole)
+    for stop in (1, 2, 5):
+        with pytest.raises(StopError):
+            run_job(_grid(), broken, on_round=_stop_after(stop))
+    run_job(_grid(), broken)
+    assert broken.folder.adapter.read_bytes() == whole.folder.adapter.read_bytes()
+
+
+def test_damaged_checkpoint_repeats_the_lost_round_only(tmp_path: Path) -> None:
+    whole, broken = job(tmp_path / "whole"), job(tmp_path / "broken")
+    run_job(_grid(), whole)
+    with pytest.raises(StopError):
+        run_job(_grid(), broken, on_round=_stop_after(5))
+    (broken.folder.checkpoints / "round-00005.safetensors").write_bytes(b"")
+    told: list[int] = []
+    run_job(_grid(), broken, on_round=lambda record: told.append(record.round_index))
+    assert told == [5, 6, 7, 8]
+    assert broken.folder.adapter.read_bytes() == whole.folder.adapter.read_bytes()
+
+
+def test_base_is_published_when_training_only_hurts(tmp_path: Path) -> None:
+    work = job(tmp_path / "run", judge=lambda adapter: {"panel_loss": float(np.abs(adapter["scale"]))})
+    state = run_job(_grid(), work)
+    assert state.best_round == 0
+    np.testing.assert_array_equal(load_file(work.folder.adapter)["scale"], arrays()["scale"])
+
+
+def test_server_app_runs_the_job_it_is_given(tmp_path: Path) -> None:
+    finished: list[ServerState] = []
+    told: list[int] = []
+    server_app = build_app(
+        lambda context: job(tmp_path / str(context.run_config["name"])),
+        on_round=lambda record: told.append(record.round_index),
+        on_finish=finished.append,
+    )
+    run_local(server_app, client_app(), clients=5, run_config={"name": "here"})
+    assert [state.round_index for state in finished] == [8]
+    assert told == list(range(1, 9))
+    assert (tmp_path / "here" / "adapter.safetensors").exists()
+
+
+def test_server_app_may_run_without_listeners(tmp_path: Path) -> None:
+    run_local(build_app(lambda context: job(tmp_path / "run")), client_app(), clients=5)
+
+
+def test_shipped_server_app_needs_a_workspace(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"workspace is empty: expected a run folder; set it with --run-config"):
+        run_local(app, client_app(), clients=5)
+    with pytest.raises(RunError, match="no run to resume"):
+        job_from_workspace(context_of(0, workspace=str(tmp_path)))
+
+
+def test_folder_that_was_never_prepared_is_refused(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run").close()
+    with pytest.raises(ConfigError, match=r"config\.toml: cannot be read as TOML"):
+        job_from_workspace(context_of(0, workspace=str(tmp_path / "run")))
+
+
+def test_another_federation_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    work = job(tmp_path / "run")
+    run_job(_grid(), work)
+    other = job(work.folder, federation=federation(seed=4))
+    with pytest.raises(RunError, match="belongs to another run or other settings"):
+        run_job(_grid(), other)
+
+
+def _prepared(path: Path) -> RunFolder:
+    """A run folder with a real, tiny base and agreement, as ``fedrec simulate`` prepares it."""
+    folder = RunFolder.create(path)
+    write_text(folder.config, "[partition]\nclients = 5\n[federation]\nrounds = 4\nclients_per_round = 3\n")
+    vectors = np.eye(6, 4, dtype=np.float32)
+    decoder = small_llama(width=8, layers=1, heads=2, feed_forward=8, history=6)
+    spec = RankerSpec(decoder=decoder, history=6, text_window=2, text_decay=0.8, text_scale=10.0, dropout=0.0)
+    save_base(new_ranker(vectors, spec, seed=0), folder.base)
+    plan = PrivacyPlan.calibrate(
+        8.0, 1e-5, sampling_rate=0.25, rounds=4, local_steps=1, clip_norm=1.0, clipping="flat", expected_people=20
+    )
+    agreement = Agreement(
+        run_id="tiny",
+        base_digest=base_digest(folder.base),
+        adapter=AdapterSpec(**AdapterConfig(rank=1).model_dump()),
+        plan=plan,
+        local_learning_rate=1.0,
+        mask_last=True,
+        negatives=None,
+        seed=3,
+    )
+    write_agreement(agreement, folder.path)
+    return folder
+
+
+def test_job_of_a_prepared_folder_takes_its_numbers_from_agreement_and_config(tmp_path: Path) -> None:
+    _prepared(tmp_path / "run").close()
+    work = job_from_workspace(context_of(0, workspace=str(tmp_path / "run")))
+    agreement, run = read_agreement(tmp_path / "run"), work.federation
+    assert (run.run_id, run.base_digest, run.plan_digest) == ("tiny", agreement.base_digest, agreement.plan.digest())
+    assert (run.clients, run.clients_per_round, run.rounds, run.seed) == (5, 3, 4, 3)
+    assert {spec.name: spec.shape for spec in run.schema} == {name: v.shape for name, v in work.initial.items()}
+    assert run.bounds == norm_bounds(agreement.plan, parameters_of(run.schema))
+    assert work.judge is None
+    assert work.epsilon_after is not None
+    assert work.epsilon_after(4) == pytest.approx(8.0, abs=0.01)
+    work.folder.close()
+
+
+def test_job_with_more_clients_a_round_than_there_are_is_refused(tmp_path: Path) -> None:
+    folder = _prepared(tmp_path / "run")
+    config = parse_config({"partition": {"clients": 2}, "federation": {"clients_per_round": 3}}, source="test")
+    with pytest.raises(ConfigError, match="clients_per_round=3: expected 1 to 2"):
+        job_of_run(folder, config)

@@ -1,0 +1,111 @@
+"""A federation small enough to follow by hand, with real Flower objects and numpy merchants."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.supercore.task_identity import TaskIdentity
+
+from clients.app import build_app
+from fedrec.runfolder import RunFolder
+from fedrec.schema import Arrays, ArraySpec
+from fedrec.wire import Instruction, Update, instruction_to_record, update_to_record
+from server.admission import NormBounds
+from server.job import Job
+from server.strategy import Federation
+
+SCHEMA = (ArraySpec("head.lora_A", (2, 3)), ArraySpec("norm.weight", (4,)), ArraySpec("scale", ()))
+BASE = "a" * 64
+PLAN = "b" * 64
+
+
+def arrays(value: float = 0.0) -> Arrays:
+    """Arrays of the schema, filled with one number."""
+    return {spec.name: np.full(spec.shape, value, np.float32) for spec in SCHEMA}
+
+
+def instruction(**changes: Any) -> Instruction:
+    """What the server of round 3 asks."""
+    return replace(Instruction("run-1", 3, BASE, PLAN, adapter=arrays(0.5)), **changes)
+
+
+def update(**changes: Any) -> Update:
+    """A proper answer to ``instruction``."""
+    return replace(Update("run-1", 3, BASE, PLAN, arrays=arrays(0.25)), **changes)
+
+
+def federation(**changes: Any) -> Federation:
+    """Five clients, all asked in each of eight rounds."""
+    standard = Federation(
+        run_id="run-1",
+        base_digest=BASE,
+        plan_digest=PLAN,
+        schema=SCHEMA,
+        bounds=NormBounds(0.0, 100.0),
+        clients=5,
+        clients_per_round=5,
+        rounds=8,
+        min_replies=0.5,
+        learning_rate=0.1,
+        warmup_rounds=2,
+        ema=0.9,
+        seed=0,
+    )
+    return replace(standard, **changes)
+
+
+class TinyMerchant:
+    """Pulls the adapter towards a number of its own, and toward different shapes of it in each array."""
+
+    schema = SCHEMA
+    base_digest = BASE
+    plan_digest = PLAN
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+
+    def train_round(self, instruction: Instruction) -> Arrays:
+        target = 1.0 + self.partition / 7
+        return {
+            name: np.asarray(target * np.cos(np.arange(values.size)).reshape(values.shape) - values, np.float32)
+            for name, values in instruction.adapter.items()
+        }
+
+
+def client_app(merchant_of: Callable[[int], Any] = TinyMerchant) -> ClientApp:
+    """The real client app over merchants made from their partition number."""
+    return build_app(lambda context: merchant_of(int(context.node_config["partition-id"])))
+
+
+def job(folder: Path | RunFolder, **changes: Any) -> Job:
+    """A job in a fresh run folder (or an open one), judged by the distance to the number 1.1."""
+    opened = folder if isinstance(folder, RunFolder) else RunFolder.create(folder)
+    standard = Job(federation=federation(), initial=arrays(), folder=opened, judge=distance)
+    return replace(standard, **changes)
+
+
+def distance(adapter: Arrays) -> dict[str, float]:
+    """A made-up panel loss: how far the scale is from 1.1."""
+    loss = abs(float(adapter["scale"]) - 1.1)
+    return {"panel_loss": loss, "panel_ndcg@10": 1 / (1 + loss)}
+
+
+def message_to(node_id: int, asked: Instruction | None = None) -> Message:
+    """The message that carries an instruction to a node."""
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
+    return Message(instruction_to_record(asked or instruction()), node_id, MessageType.TRAIN)
+
+
+def reply_from(node_id: int, answer: Update | None = None) -> Message:
+    """A reply as it reaches the server."""
+    return Message(update_to_record(answer or update()), reply_to=message_to(node_id))
+
+
+def context_of(partition: int, **run_config: Any) -> Context:
+    """A client's Flower context."""
+    node_config = {"partition-id": partition, "num-partitions": 5}
+    return Context(run_id=1, node_id=7, node_config=node_config, state=RecordDict(), run_config=run_config)
