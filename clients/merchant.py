@@ -81,6 +81,7 @@ class Merchant:
         round_id = f"{instruction.run_id}/{instruction.round_index}"
         if self._ledger.charge(round_id, plan.local_steps) is Charge.ALREADY_CHARGED:
             if (cached := self._replies.find(instruction)) is not None:
+                self._ledger.release(round_id)  # a crash may have come between keeping the reply and noting it
                 return cached
             if self._ledger.is_released(round_id):
                 raise Refusal(RefusalCode.REPLAY, "this round was answered for another adapter")
@@ -140,7 +141,9 @@ def check_person_gradients(ranker: Ranker, training: LocalTraining) -> None:
         PrivacyError: the loss couples people, or Opacus gets a gradient wrong.
     """
     rng = np.random.default_rng(0)
-    made_up = [rng.integers(0, ranker.items, SELF_CHECK_EVENTS + person).tolist() for person in range(SELF_CHECK_PEOPLE)]
+    made_up = [
+        rng.integers(0, ranker.items, SELF_CHECK_EVENTS + person).tolist() for person in range(SELF_CHECK_PEOPLE)
+    ]
     histories = Histories.from_lists(made_up)
     # A made-up history may repeat an item at once, which mask_last would score minus infinity; real ones were merged.
     unmasked = replace(training, mask_last=False)

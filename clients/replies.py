@@ -30,9 +30,9 @@ class ReplyCache:
         """Return the reply to exactly this instruction, or None."""
         try:
             with safe_open(self._path, framework="numpy") as stored:
-                if stored.metadata().get("answers") != _digest(instruction):
+                if (stored.metadata() or {}).get("answers") != _digest(instruction):
                     return None
-                return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # not a mapping
+                return {name: stored.get_tensor(name) for name in instruction.adapter}  # in the wire's order
         except (OSError, SafetensorError):
             return None
 

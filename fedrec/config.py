@@ -97,10 +97,10 @@ class AdapterConfig(_Section):
     """The only parameters that are trained on private data and cross the wire."""
 
     kind: Literal["lora", "ffa-lora", "bottleneck"] = Field("lora", description="lora | ffa-lora | bottleneck")
-    rank: Count = Field(2, description="rank of LoRA, or width of the bottleneck")
+    rank: Count = Field(1, description="rank of LoRA, or width of the bottleneck")
     targets: Literal["head", "all-linear"] = Field("head", description="which linear layers carry LoRA")
     norms: bool = Field(True, description="also adapt the gains of the normalisation layers")
-    gains: bool = Field(True, description="also adapt how much each direction of item space counts in a part")
+    gains: bool = Field(False, description="also adapt how much each direction of item space counts in a part")
 
 
 class LocalConfig(_Section):
@@ -112,8 +112,8 @@ class LocalConfig(_Section):
     memory_recent: Count = Field(3, description="events of a history that are looked up")
     memory_decay: Rate = Field(0.4, description="weight of a looked-up event relative to the next later one")
     memory_shrinkage: Annotated[float, Field(ge=0)] = Field(0.2, description="pseudo-counts added to each row")
-    tuning_steps: Annotated[int, Field(ge=0)] = Field(5, description="fine-tuning passes over the merchant's people")
-    tuning_rate: Positive = Field(2e-3, description="Adam step size of fine-tuning")
+    tuning_steps: Annotated[int, Field(ge=0)] = Field(2, description="fine-tuning passes over the merchant's people")
+    tuning_rate: Positive = Field(2e-2, description="Adam step size of fine-tuning")
 
 
 class PrivacyConfig(_Section):
@@ -123,7 +123,7 @@ class PrivacyConfig(_Section):
     epsilon: Positive = Field(8.0, description="budget of one person at one client over the whole run")
     delta: Annotated[float, Field(gt=0, lt=1)] = Field(1e-5, description="failure probability of the guarantee")
     clip_norm: Positive = Field(1.0, description="largest L2 norm of one person's gradient")
-    clipping: Literal["flat", "auto-s"] = Field("flat", description="flat | auto-s")
+    clipping: Literal["flat", "auto-s"] = Field("auto-s", description="flat | auto-s")
     sampling_rate: Rate = Field(0.25, description="probability that a person takes part in a step")
     expected_people: Count | None = Field(
         None, description="public constant n of the normaliser q*n; the partition's nominal client size when absent"
@@ -140,7 +140,7 @@ class FederationConfig(_Section):
     clients_per_round: Count | None = Field(None, description="clients asked each round; all when absent")
     local_steps: Count = Field(1, description="private steps a client takes in a round")
     local_learning_rate: Positive = Field(1.0, description="step size between the local steps of one round")
-    server_learning_rate: Positive = Field(2e-2, description="Adam step size on the mean update")
+    server_learning_rate: Positive = Field(1.5e-2, description="Adam step size on the mean update")
     warmup_rounds: Annotated[int, Field(ge=0)] = Field(3, description="rounds over which the step size grows")
     ema: Fraction = Field(0.9, description="decay of the averaged adapter that is published")
     min_replies: Rate = Field(0.5, description="share of asked clients that must answer, or the round is void")

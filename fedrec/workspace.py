@@ -47,7 +47,9 @@ def client_histories(run: Path, partition: int) -> Histories:
     """
     clients, people = _read(_file(run).resolve())
     if not 0 <= partition < len(clients) - 1:
-        raise RunError(f"{_file(run)}: holds clients 0 to {len(clients) - 2}, not {partition}; match --clients to the run")
+        raise RunError(
+            f"{_file(run)}: holds clients 0 to {len(clients) - 2}, not {partition}; match --clients to the run"
+        )
     return people.subset(np.arange(clients[partition], clients[partition + 1]))
 
 
@@ -63,7 +65,12 @@ def create_ledgers(run: Path, agreement: Agreement, *, clients: int) -> None:
     """Start an empty ledger for each simulated client, and a place for its last reply."""
     (run / "workspace" / "replies").mkdir(exist_ok=True)
     for partition in range(clients):
-        Ledger.create(_ledger_path(run, partition), dataset=_dataset(client_histories(run, partition)), plan=agreement.plan, durable=False)
+        Ledger.create(
+            _ledger_path(run, partition),
+            dataset=_dataset(client_histories(run, partition)),
+            plan=agreement.plan,
+            durable=False,
+        )
 
 
 def ledger_of(run: Path, partition: int, agreement: Agreement) -> Ledger:
@@ -74,7 +81,12 @@ def ledger_of(run: Path, partition: int, agreement: Agreement) -> Ledger:
     Raises:
         PrivacyError: missing or altered.
     """
-    return Ledger.open(_ledger_path(run, partition), dataset=_dataset(client_histories(run, partition)), plan=agreement.plan, durable=False)
+    return Ledger.open(
+        _ledger_path(run, partition),
+        dataset=_dataset(client_histories(run, partition)),
+        plan=agreement.plan,
+        durable=False,
+    )
 
 
 def replies_path(run: Path, partition: int) -> Path:

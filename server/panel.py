@@ -15,7 +15,7 @@ from fedrec.data.histories import Histories
 from fedrec.model.adapters import load_adapter_arrays
 from fedrec.model.base import PANEL
 from fedrec.model.ranker import Ranker
-from fedrec.model.windows import Windows, padded, tiled_windows
+from fedrec.model.windows import Windows, padded, window_of_step
 from fedrec.schema import Arrays
 
 LATEST_EVENTS = 73  # of each person; bounds the time that measuring a round takes
@@ -65,9 +65,14 @@ def panel_measures(ranker: Ranker, panel: Histories, *, mask_last: bool) -> dict
 
 
 def _windows(panel: Histories, *, history: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Cut every person's events into windows; returns whose each one is, and the windows."""
-    cut = [tiled_windows(panel.subset(np.array([i])), history=history, rng=np.random.default_rng(0)) for i in range(len(panel))]
-    return np.repeat(np.arange(len(panel)), [len(windows) for windows in cut]), [window for windows in cut for window in windows]
+    """Cut every person's events into windows that predict each event once; returns whose each is, and the windows."""
+    counts = -(-(panel.lengths - 1).clip(min=0) // history)
+    windows = [
+        window_of_step(panel.of(person), step=step, history=history)
+        for person, count in enumerate(counts)
+        for step in range(count)
+    ]
+    return np.repeat(np.arange(len(panel)), counts), windows
 
 
 def _measure(ranker: Ranker, windows: Windows, *, mask_last: bool) -> np.ndarray:

@@ -1,23 +1,27 @@
 """``fedrec simulate``, end to end: prepare, federate, compare with what else could be done, report."""
 
 import json
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import tomli_w
 
 from clients.app import app as client_app
+from fedrec.agreement import FILE as AGREEMENT_FILE
 from fedrec.agreement import Agreement, read_agreement, write_agreement
 from fedrec.config import Config, load_config
-from fedrec.errors import ConfigError
+from fedrec.errors import ConfigError, FedrecError
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.report.page import build_report
 from fedrec.report.progress import Progress
 from fedrec.runfolder import RunFolder, write_json, write_text
 from fedrec.workspace import copy_workspace, create_ledgers
 from server.app import build_app
-from server.job import job_of_run
+from server.job import Job, job_of_run
 from server.strategy import RoundRecord, ServerState
 from simulations.compare import Results, measure_rows
 from simulations.engines import run_local, run_ray
@@ -45,21 +49,24 @@ def simulate(config: Config, *, out: Path, resume: bool, prepare_only: bool, pro
         FedrecError: bad data, a bad setting, a folder in use, a damaged checkpoint, or a refusal on privacy grounds.
     """
     with _open(config, out, resume=resume) as folder:
-        with progress.stage("reading and splitting people", total=1) as stage:
-            people = read_people(config, manifest=folder.path / MANIFEST)
-            stage.advance(text=f"{len(people.split.train)} people, {len(people.catalogue)} items")
-        agreement = _prepared(config, folder, people, progress)
+        with _no_ruins(folder, is_new=not resume):
+            with progress.stage("reading and splitting people", total=1) as stage:
+                people = read_people(config, manifest=folder.path / MANIFEST)
+                stage.advance(text=f"{len(people.split.train)} people, {len(people.catalogue)} items")
+            agreement = _prepared(config, folder, people, progress)
+            job = job_of_run(folder, config)  # refuses here what only shows once base, adapter and plan meet
         if prepare_only:
             return None
-        state = federate(config, folder, agreement, progress, title="federation")
+        state = federate(config, job, agreement, progress, title="federation")
         unprotected = _reference(config, folder, agreement, progress) if config.compare else None
-        results = measure_rows(config, folder.path, people, agreement, state, unprotected=unprotected, progress=progress)
+        results = measure_rows(
+            config, folder.path, people, agreement, state, unprotected=unprotected, progress=progress
+        )
         return _write_results(config, folder, people, agreement, state, results)
 
 
-def federate(config: Config, folder: RunFolder, agreement: Agreement, progress: Progress, *, title: str) -> ServerState:
+def federate(config: Config, job: Job, agreement: Agreement, progress: Progress, *, title: str) -> ServerState:
     """Run the rounds that are left, on the configured engine, through Flower's two apps."""
-    job = job_of_run(folder, config)
     finished: list[ServerState] = []
     rounds = config.federation.rounds
     with progress.stage(title, total=rounds) as stage:
@@ -68,7 +75,7 @@ def federate(config: Config, folder: RunFolder, agreement: Agreement, progress: 
             stage.move_to(record.round_index, text=_round_text(record, agreement))
 
         server_app = build_app(lambda _: job, on_round=on_round, on_finish=finished.append)
-        run_config = {"workspace": str(folder.path.resolve())}
+        run_config = {"workspace": str(job.folder.path.resolve())}
         clients = job.federation.clients
         if config.federation.engine == "ray":
             run_ray(server_app, client_app, clients=clients, workers=config.federation.workers, run_config=run_config)
@@ -91,6 +98,17 @@ def _open(config: Config, out: Path, *, resume: bool) -> RunFolder:
     return folder
 
 
+@contextmanager
+def _no_ruins(folder: RunFolder, *, is_new: bool) -> Iterator[None]:
+    """A new run that is refused before its first round leaves no folder in the way of the next try."""
+    try:
+        yield
+    except FedrecError:
+        if is_new:
+            shutil.rmtree(folder.path)
+        raise
+
+
 def _prepared(config: Config, folder: RunFolder, people: People, progress: Progress) -> Agreement:
     """Prepare the folder, and remember how long that took."""
     started = time.perf_counter()
@@ -104,7 +122,9 @@ def _prepared(config: Config, folder: RunFolder, people: People, progress: Progr
 def _reference(config: Config, folder: RunFolder, agreement: Agreement, progress: Progress) -> ServerState:
     """Federate once more without noise, in a folder of its own inside the run's."""
     path = folder.path / REFERENCE
-    exists = (path / "agreement.json").exists()
+    exists = (path / AGREEMENT_FILE).exists()
+    if not exists:
+        shutil.rmtree(path, ignore_errors=True)  # a crash cut its preparation short; nothing was trained in it
     with RunFolder.open_for_resume(path) if exists else RunFolder.create(path) as inner:
         if not exists:
             write_text(inner.config, folder.config.read_text(encoding="utf-8"))
@@ -123,7 +143,8 @@ def _reference(config: Config, folder: RunFolder, agreement: Agreement, progress
             )
             create_ledgers(inner.path, bare, clients=config.partition.clients)
             write_agreement(bare, inner.path)
-        return federate(config, inner, read_agreement(inner.path), progress, title="reference without noise")
+        bare = read_agreement(inner.path)
+        return federate(config, job_of_run(inner, config), bare, progress, title="reference without noise")
 
 
 def _write_results(

@@ -6,6 +6,7 @@ Everything here is deterministic in the configuration, so a resumed run prepares
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from fedrec.data.histories import Histories, build_histories
 from fedrec.data.partitions import Partition, make_partition, write_manifest
 from fedrec.data.rules import RuleCount
 from fedrec.data.splits import Split, leave_last_out, next_basket, time_cut
-from fedrec.errors import PrivacyError, RunError
+from fedrec.errors import DataError, PrivacyError, RunError
 from fedrec.model.adapters import AdapterSpec
 from fedrec.model.base import base_digest
 from fedrec.model.making import adopt_base, make_base
@@ -66,12 +67,13 @@ def read_people(config: Config, *, manifest: Path | None = None) -> People:
         ConfigError: a setting does not fit the data.
     """
     events, catalogue, rules = load(config.data)
+    keeps_baskets = config.data.split == "next-basket"  # a basket that begins with the last item bought is a target too
     histories, people = build_histories(
         events,
         catalogue,
         min_events=config.data.min_events,
-        merge_repeats=config.data.merge_repeats,
-        max_history=config.data.max_history,
+        merge_repeats=config.data.merge_repeats and not keeps_baskets,
+        max_history=None if keeps_baskets else config.data.max_history,
     )
     partition = make_partition(
         config.partition.scheme,
@@ -84,10 +86,15 @@ def read_people(config: Config, *, manifest: Path | None = None) -> People:
     )
     if manifest is not None:
         write_manifest(partition, people, manifest)
+    split = _split(config, histories)
+    if not any(split.targets.lengths[client].any() for client in partition.clients):
+        raise DataError(
+            "nobody at a client has a held-out target; move data.time_cut, raise data.max_history or bring more data"
+        )
     judged = round(config.pretraining.judge_share * len(partition.panel))
     shuffled = np.random.default_rng(config.seed).permutation(partition.panel)
     fit, judge = np.sort(shuffled[judged:]), np.sort(shuffled[:judged])
-    return People(catalogue, _split(config, histories), partition, fit, judge, rules, events.height)
+    return People(catalogue, split, partition, fit, judge, rules, events.height)
 
 
 def prepare(config: Config, folder: RunFolder, people: People, progress: Progress) -> Agreement:
@@ -120,6 +127,8 @@ def prepare(config: Config, folder: RunFolder, people: People, progress: Progres
         negatives=_negatives(config, len(people.catalogue)),
         seed=config.seed,
     )
+    for leftover in folder.ledger.iterdir():
+        leftover.unlink()  # a crash cut an earlier preparation short; without an agreement nobody has trained
     create_ledgers(folder.path, agreement, clients=len(people.partition.clients))
     write_agreement(agreement, folder.path)  # last: its presence says that all the rest is there
     return agreement
@@ -130,9 +139,9 @@ def make_plan(config: Config, partition: Partition) -> PrivacyPlan:
     settings = config.privacy
     if settings.trust != "local":
         raise PrivacyError(
-            f"privacy.trust={settings.trust}: needs a secure sum or a trusted server, and this version has neither; use local"
+            f"privacy.trust={settings.trust}: needs a secure sum or a trusted server, and there is neither; use local"
         )
-    public = {
+    public: dict[str, Any] = {
         "sampling_rate": settings.sampling_rate,
         "rounds": config.federation.rounds,
         "local_steps": config.federation.local_steps,
@@ -156,7 +165,9 @@ def adapter_spec(config: Config) -> AdapterSpec:
 def _split(config: Config, histories: Histories) -> Split:
     if config.data.split == "leave-last-out":
         return leave_last_out(histories)
-    return next_basket(histories, cut=time_cut(histories, date=config.data.time_cut))
+    split = next_basket(histories, cut=time_cut(histories, date=config.data.time_cut))
+    train = split.train.without_repeats() if config.data.merge_repeats else split.train
+    return Split(train.latest(config.data.max_history), split.targets)
 
 
 def _negatives(config: Config, items: int) -> int | None:
@@ -164,9 +175,12 @@ def _negatives(config: Config, items: int) -> int | None:
 
 
 def _run_id(config: Config, people: People) -> str:
-    """Name the run by its settings and data: equal exactly when both are."""
-    digest = hashlib.sha256(config.model_dump_json().encode())
+    """Name the run by its settings and data: equal exactly when both are, wherever the files lie."""
+    digest = hashlib.sha256(config.model_dump_json(exclude={"data": {"events", "catalogue"}}).encode())
     digest.update(people.catalogue.digest().encode())
-    for array in (people.split.train.items, people.split.train.offsets, *people.partition.clients):
-        digest.update(np.ascontiguousarray(array).tobytes())
+    for histories in (people.split.train, people.split.targets):
+        for array in (histories.items, histories.offsets, histories.timestamps):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    for group in (*people.partition.clients, people.panel_fit, people.panel_judge):
+        digest.update(np.ascontiguousarray(group).tobytes())
     return digest.hexdigest()[:32]

@@ -81,7 +81,9 @@ def report_context(
             {"name": name, "epsilon": epsilons[i], "local_only": alone[i], "federated": together[i]}
             for i, name in enumerate(partition.names)
         ],
-        "epsilon_for_person_at": {k: round_up(plan.epsilon_for_person_at(k)) for k in PERSON_AT} if plan.private else {},
+        "epsilon_for_person_at": {
+            k: round_up(epsilon) for k in PERSON_AT if (epsilon := plan.epsilon_for_person_at(k)) is not None
+        },
         "data": {
             "source": str(config.data.events or "UCI Online Retail (bundled)"),
             "people": len(people.split.train),

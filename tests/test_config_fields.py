@@ -20,29 +20,42 @@ FIELDS = {f"{name}.{field}" for name, section in SECTIONS.items() for field in s
 }
 
 
+def assignments(node: ast.Assign) -> list[tuple[ast.Name, ast.AST]]:
+    """``a = x`` and ``a, b = x, y`` as pairs of a name and its value."""
+    pairs = []
+    for target in node.targets:
+        if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            pairs += zip(target.elts, node.value.elts, strict=False)
+        else:
+            pairs.append((target, node.value))
+    return [(target, value) for target, value in pairs if isinstance(target, ast.Name)]
+
+
 def fields_read(tree: ast.AST) -> set[str]:
     """Dotted names of the settings read in ``tree``.
 
     A read is ``anything.section.field``, ``section.field`` where a variable is called like the section,
     or ``variable.field`` where the variable is annotated with, or was assigned from, the section.
     """
-    section_of = {name: name for name in SECTIONS}
+    sections_of = {name: {name} for name in SECTIONS} | {"config": {""}}
     for node in ast.walk(tree):
         if isinstance(node, ast.arg) and isinstance(node.annotation, ast.Name) and node.annotation.id in CLASSES:
-            section_of[node.arg] = CLASSES[node.annotation.id]
-        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute) and node.value.attr in SECTIONS:
-            section_of |= {target.id: node.value.attr for target in node.targets if isinstance(target, ast.Name)}
+            sections_of.setdefault(node.arg, set()).add(CLASSES[node.annotation.id])
+        elif isinstance(node, ast.Assign):
+            for target, value in assignments(node):
+                if isinstance(value, ast.Attribute) and value.attr in SECTIONS:
+                    sections_of.setdefault(target.id, set()).add(value.attr)
     found = set()
     for node in ast.walk(tree):
         if not isinstance(node, ast.Attribute):
             continue
         if isinstance(node.value, ast.Attribute):
-            section = node.value.attr
+            sections = {node.value.attr}
         elif isinstance(node.value, ast.Name):
-            section = section_of.get(node.value.id, "" if node.value.id == "config" else None)
+            sections = sections_of.get(node.value.id, set())
         else:
             continue
-        found.add(f"{section}.{node.attr}" if section else node.attr if section == "" else "")
+        found |= {f"{section}.{node.attr}" if section else node.attr for section in sections}
     return found & FIELDS
 
 
@@ -64,6 +77,7 @@ def test_somebody_reads(field, read_anywhere):
         "self.config.privacy.clip_norm",
         "def f(settings: PrivacyConfig): return settings.clip_norm",
         "chosen = config.privacy\nchosen.clip_norm",
+        "plan, chosen = make(), config.privacy\nchosen.clip_norm",
     ],
 )
 def test_the_search_finds_a_read(source):

@@ -2,20 +2,29 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from fedrec.cli.data import parse_mapping
 from fedrec.cli.errors import one_line_errors
 from fedrec.cli.simulate import resolve_settings
+from fedrec.config import Config
+from fedrec.data import load
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.histories import Histories, build_histories
 from fedrec.errors import DataError, RunError
+from fedrec.report.progress import Progress
 
 
 @one_line_errors
 def pretrain_command(
     out: Annotated[Path, typer.Option(help="folder for the base; must not exist")],
-    data: Annotated[Path | None, typer.Option(help="public events: CSV or Parquet; the bundled set when absent")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="public events: CSV or Parquet; the bundled set when absent")
+    ] = None,
     catalogue: Annotated[Path | None, typer.Option(help="items: CSV or Parquet; goes with --data")] = None,
     event_map: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN of the events; repeatable")] = None,
     item_map: Annotated[
@@ -38,36 +47,56 @@ def pretrain_command(
         "seed": seed,
     }
     settings = resolve_settings(flags, config=config, out=None, resume=False)
+    about = _pretrain(settings, out)
+    typer.echo(
+        json.dumps(about, indent=2) if as_json else f"{out}: base {about['digest'][:12]}, {about['items']} items"
+    )
+
+
+def _pretrain(settings: Config, out: Path) -> dict[str, Any]:
+    """Make the base of everybody in the data, and say what it is."""
+    from fedrec.model.base import base_digest  # torch comes with it: not for --help
+
+    _refuse_used(out)
+    histories, catalogue = _public_people(settings)
+    shuffled = np.random.default_rng(settings.seed).permutation(len(histories))
+    judged = round(settings.pretraining.judge_share * len(shuffled))
+    fit, judge = histories.subset(shuffled[judged:]), histories.subset(shuffled[:judged])
+    _make_whole(settings, out, catalogue, fit=fit, judge=judge)
+    return {"base": str(out), "digest": base_digest(out), "people": len(fit), "items": len(catalogue)}
+
+
+def _refuse_used(out: Path) -> None:
+    """Find out before the work, not after it, that its result has no place."""
     if out.exists():
         raise RunError(f"{out}: exists; choose another --out")
-    import numpy as np
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror}; choose another --out") from None
 
-    from fedrec.data import load
-    from fedrec.data.histories import build_histories
-    from fedrec.model.base import base_digest
-    from fedrec.model.making import make_base
-    from fedrec.report.progress import Progress
 
-    events, items, _ = load(settings.data)
+def _public_people(settings: Config) -> tuple[Histories, Catalogue]:
+    """Everybody who has enough events, and the items."""
+    events, catalogue, _ = load(settings.data)
     histories, _ = build_histories(
         events,
-        items,
+        catalogue,
         min_events=settings.data.min_events,
         merge_repeats=settings.data.merge_repeats,
         max_history=settings.data.max_history,
     )
     if len(histories) < 2:
-        raise DataError(f"{data or 'bundled'}: {len(histories)} people have enough events; a base needs at least two")
-    shuffled = np.random.default_rng(settings.seed).permutation(len(histories))
-    judged = round(settings.pretraining.judge_share * len(shuffled))
-    with Progress() as progress:
-        make_base(
-            settings,
-            items,
-            out,
-            fit=histories.subset(shuffled[judged:]),
-            judge=histories.subset(shuffled[:judged]),
-            progress=progress,
-        )
-    about = {"base": str(out), "digest": base_digest(out), "people": len(histories) - judged, "items": len(items)}
-    typer.echo(json.dumps(about, indent=2) if as_json else f"{out}: base {about['digest'][:12]}, {len(items)} items")
+        source = settings.data.events or "bundled"
+        raise DataError(f"{source}: {len(histories)} person has enough events; a base needs at least two")
+    return histories, catalogue
+
+
+def _make_whole(settings: Config, out: Path, catalogue: Catalogue, *, fit: Histories, judge: Histories) -> None:
+    """Write the base beside ``out`` and rename it, so that there is a whole base or none."""
+    from fedrec.model.making import make_base
+
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place, Progress() as progress:
+        draft = Path(place) / out.name
+        make_base(settings, catalogue, draft, fit=fit, judge=judge, progress=progress)
+        draft.rename(out)

@@ -11,7 +11,7 @@ import typer
 from fedrec.cli.data import parse_mapping
 from fedrec.cli.errors import one_line_errors
 from fedrec.config import Config, parse_config, read_toml
-from fedrec.errors import ConfigError
+from fedrec.errors import ConfigError, RunError
 from fedrec.paths import make_app_importable
 
 EXAMPLES = """
@@ -72,7 +72,9 @@ def simulate_command(
     split: Annotated[SplitName | None, typer.Option(help="how test targets are held out [leave-last-out]")] = None,
     encoder: Annotated[str | None, typer.Option(help="auto, hashing, or a Hugging Face PATH or NAME [auto]")] = None,
     partition: Annotated[str | None, typer.Option(help="even, dirichlet or by-column:COLUMN [even]")] = None,
-    panel_fraction: Annotated[float | None, typer.Option(help="share of people who stand for public data [0.1]")] = None,
+    panel_fraction: Annotated[
+        float | None, typer.Option(help="share of people who stand for public data [0.1]")
+    ] = None,
     people_per_client: Annotated[int | None, typer.Option(help="people at each client, at most [all]")] = None,
     base: Annotated[Path | None, typer.Option(help="base made by fedrec pretrain [from the panel]")] = None,
     adapter: Annotated[AdapterKind | None, typer.Option(help="what learns")] = None,
@@ -85,7 +87,9 @@ def simulate_command(
     compare: Annotated[bool, typer.Option("--compare", help="also without noise, and on pooled data")] = False,
     seed: Annotated[int | None, typer.Option(help="partition, base and windows; never noise [0]")] = None,
     out: Annotated[Path | None, typer.Option(help="run folder [runs/DATE-TIME]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out, with its own settings")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the run in --out, with its own settings")
+    ] = False,
     prepare_only: Annotated[
         bool, typer.Option("--prepare-only", help="stop before the first round; then: flwr run, or --resume")
     ] = False,
@@ -126,17 +130,23 @@ def resolve_settings(flags: dict[str, Any], *, config: Path | None, out: Path | 
 
     Raises:
         ConfigError: a value out of range, or --resume without --out.
+        RunError: --resume of a folder that holds no run.
     """
     if resume and out is None:
         raise ConfigError("--resume: needs --out, the folder of the run to go on with")
-    source = out / "config.toml" if resume and out is not None and config is None else config
+    source = config
+    if resume and out is not None and config is None:
+        source = out / "config.toml"
+        if not source.exists():
+            raise RunError(f"{out}: no run to resume: expected a folder with config.toml; leave out --resume")
     values = read_toml(source) if source is not None else {}
+    parse_config(values, source=str(source))  # alone, so that a mistake in the file is not blamed on a flag
     for name, value in flags.items():
         if value is not None:
             section, _, key = name.rpartition(".")
             target = values.setdefault(section, {}) if section else values
             target[key] = value.value if isinstance(value, StrEnum) else value
-    return parse_config(values, source="settings" if source is None else str(source))
+    return parse_config(values, source="flags")
 
 
 def _run(settings: Config, folder: Path, *, resume: bool, prepare_only: bool, as_json: bool) -> None:

@@ -66,6 +66,14 @@ class Histories:
         ends = self.offsets[1:]
         return self._slices(np.maximum(self.offsets[:-1], ends - events), ends)
 
+    def without_repeats(self) -> "Histories":
+        """Drop every event with the same item as the event just before it."""
+        is_kept = np.ones(len(self.items), dtype=bool)
+        is_kept[1:] = self.items[1:] != self.items[:-1]
+        starts = self.offsets[:-1]
+        is_kept[starts[starts < len(self.items)]] = True
+        return self.where(is_kept)
+
     def where(self, is_kept: np.ndarray) -> "Histories":
         """The marked events of everyone; same people, same order.
 

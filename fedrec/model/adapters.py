@@ -4,6 +4,7 @@ LoRA and FFA-LoRA come from PEFT; PEFT has no serial bottleneck, so that one is 
 here. Only kinds whose per-person gradients Opacus gets exactly right are offered.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -70,9 +71,15 @@ def attach_adapter(ranker: Ranker, spec: AdapterSpec, *, seed: int) -> None:
                 ranker.get_submodule(name).requires_grad_(True)
         else:
             settings = LoraConfig(
-                r=spec.rank, lora_alpha=spec.rank, lora_dropout=0.0, target_modules=targets, modules_to_save=extra or None
+                r=spec.rank,
+                lora_alpha=spec.rank,
+                lora_dropout=0.0,
+                target_modules=targets,
+                modules_to_save=extra or None,
             )
-            inject_adapter_in_model(settings, ranker)
+            with warnings.catch_warnings():  # PEFT notes that it turns its switch for GPT-2's Conv1D by itself
+                warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+                inject_adapter_in_model(settings, ranker)
     for name, parameter in ranker.named_parameters():
         is_frozen_factor = ".lora_A." in name and spec.kind == "ffa-lora"
         parameter.requires_grad_(parameter.requires_grad and not is_frozen_factor and ".frozen." not in name)
@@ -102,7 +109,9 @@ def load_adapter_arrays(ranker: Ranker, arrays: Mapping[str, np.ndarray]) -> Non
     """
     parameters = trainable_parameters(ranker)
     if set(arrays) != set(parameters):
-        raise WireError(f"adapter arrays {sorted(set(arrays) ^ set(parameters))[:3]}: expected exactly {len(parameters)} known names")
+        raise WireError(
+            f"adapter arrays {sorted(set(arrays) ^ set(parameters))[:3]}: expected exactly {len(parameters)} known names"
+        )
     with torch.no_grad():
         for name, parameter in parameters.items():
             if arrays[name].shape != tuple(parameter.shape):
@@ -114,7 +123,9 @@ def _linear_targets(ranker: Ranker, spec: AdapterSpec) -> list[str]:
     names = ["head"]
     if spec.targets == "all-linear":
         names += ["item_input"]
-        names += [f"decoder.{name}" for name, m in ranker.decoder.named_modules() if type(m).__name__ in ("Linear", "Conv1D")]
+        names += [
+            f"decoder.{name}" for name, m in ranker.decoder.named_modules() if type(m).__name__ in ("Linear", "Conv1D")
+        ]
         if len(names) == 2:
             raise ConfigError("adapter.targets='all-linear': the decoder has no linear layers; use 'head'")
     if spec.rank > ranker.head.in_features:

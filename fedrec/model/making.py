@@ -1,4 +1,4 @@
-"""Making the public base, as the configuration says: encode the catalogue, build the ranker, fit it to public people."""
+"""Making the public base, as configured: encode the catalogue, build the ranker, fit it to public people."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 from fedrec.config import Config
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.histories import Histories
-from fedrec.errors import RunError
+from fedrec.errors import ConfigError, RunError
 from fedrec.model.base import PANEL, load_base, new_ranker, save_base
 from fedrec.model.decoder import load_backbone, small_llama
 from fedrec.model.items import Whitening, catalogue_vectors
@@ -55,7 +55,9 @@ def adopt_base(source: Path, folder: Path, *, items: int, judge: Histories) -> N
     """
     ranker = load_base(source)
     if ranker.items != items:
-        raise RunError(f"{source}: made for {ranker.items} items, the catalogue has {items}; pretrain with this catalogue")
+        raise RunError(
+            f"{source}: made for {ranker.items} items, the catalogue has {items}; pretrain with this catalogue"
+        )
     _write(ranker, folder, judge)
 
 
@@ -72,7 +74,11 @@ def item_table(config: Config, catalogue: Catalogue, *, on_item: Callable[[int],
 
 
 def build_ranker(config: Config, vectors: np.ndarray) -> Ranker:
-    """Build the untrained ranker over item vectors (I, K), around a pretrained decoder when one is named."""
+    """Build the untrained ranker over item vectors (I, K), around a pretrained decoder when one is named.
+
+    Raises:
+        ConfigError: the decoder's settings do not fit, or the named one cannot be used.
+    """
     model, backbone = config.model, None
     if model.backbone is None:
         decoder = small_llama(
@@ -84,6 +90,11 @@ def build_ranker(config: Config, vectors: np.ndarray) -> Ranker:
         )
     else:
         decoder, backbone = load_backbone(model.backbone)
+        longest = getattr(backbone.config, "max_position_embeddings", None) or model.history
+        if model.history > longest:
+            raise ConfigError(
+                f"model.history={model.history}: expected at most {longest}, what model.backbone can read"
+            )
     spec = RankerSpec(
         decoder=decoder,
         history=model.history,

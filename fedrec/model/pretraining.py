@@ -28,20 +28,21 @@ def pretrain(
 ) -> None:
     """Fit every parameter of the ranker to the panel's histories, in place.
 
-    AdamW under a one-cycle learning rate; each epoch sees every event of the panel once.
+    AdamW under a one-cycle learning rate; each epoch sees every event of the panel at least once.
 
     Args:
-        panel: people who opted in as public data.
+        panel: people who opted in as public data; those with fewer than two events teach nothing.
         epochs: 0 leaves the frozen-text ranker as it is.
         on_epoch: told the epoch (from 1) and its mean loss, nats.
     """
+    panel = panel.subset(np.flatnonzero(panel.lengths > 1))
+    if not epochs or not len(panel):
+        return
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.AdamW(ranker.parameters(), lr=learning_rate, weight_decay=weight_decay)
     # Offsets are random, so the number of windows differs a little from epoch to epoch: leave room.
     windows_an_epoch = sum(-(-int(length) // ranker.spec.history) + 1 for length in panel.lengths)
     steps = epochs * (windows_an_epoch // batch_people + 1)
-    if not steps:
-        return
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=learning_rate, total_steps=steps + 1, pct_start=WARMUP_SHARE
     )

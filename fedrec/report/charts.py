@@ -6,6 +6,7 @@ Only words of ours are drawn, never a name from the data, so the markup is ours 
 import io
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -17,7 +18,7 @@ from fedrec.report.inputs import Client, Round
 # Drawn in stand-in colours that the page's own replace, so that one picture serves light and dark.
 INK, MUTED, LINE, ACCENT, ALONE, WARN = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", ALONE: "alone", WARN: "warn"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's font
     "svg.hashsalt": "fedrec",  # the same run draws the same bytes
     "font.size": 11,
@@ -52,8 +53,9 @@ def quality_curve(rounds: Sequence[Round], *, published_round: int | None) -> st
         axes.plot(at, values, color=ACCENT, marker="o", markersize=3 if len(at) > 15 else 5)
         kept = next((line for line in rounds if line.round == published_round and line.panel_ndcg is not None), None)
         if kept is not None:
-            axes.plot([kept.round], [kept.panel_ndcg], "o", color=ACCENT, markersize=13, alpha=0.25)
-            _label(axes, "published", at=(kept.round, kept.panel_ndcg), last=max(at))
+            axes.axvline(kept.round, color=MUTED, linewidth=1.2, dashes=(2, 3), zorder=0)
+            axes.plot([kept.round], [values[at.index(kept.round)]], "o", color=ACCENT, markersize=13, alpha=0.25)
+            _label(axes, "published", at=kept.round, last=max(at))
         axes.set_ylabel("NDCG@10 on the panel")
         axes.margins(y=0.18)
         _rounds_axis(axes)
@@ -91,7 +93,9 @@ def merchants_plot(clients: Sequence[Client], *, name: str, is_wide: bool) -> st
                       linewidth=size / 2.5, solid_capstyle="butt", zorder=2)  # fmt: skip
         places = range(len(ordered))
         axes.plot(places, [pair[0] for pair in ordered], "o", color=ALONE, markersize=size, label="alone", zorder=3)
-        axes.plot(places, [pair[1] for pair in ordered], "o", color=ACCENT, markersize=size, label="federated", zorder=4)
+        axes.plot(
+            places, [pair[1] for pair in ordered], "o", color=ACCENT, markersize=size, label="federated", zorder=4
+        )
         axes.set_xticks([])
         axes.set_xlabel("merchants, most helped on the left")
         axes.set_ylabel("NDCG@10 of its people")
@@ -107,11 +111,11 @@ def _rounds_axis(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
 
 
-def _label(axes: Axes, text: str, *, at: tuple[float, float], last: float) -> None:
-    """Write beside a point, on the side that has room."""
-    is_right = at[0] > last / 2
-    axes.annotate(text, at, xytext=(-9 if is_right else 9, -16), textcoords="offset points", color=MUTED,
-                  ha="right" if is_right else "left")  # fmt: skip
+def _label(axes: Axes, text: str, *, at: float, last: float) -> None:
+    """Write at the foot of a vertical line, on the side that has room."""
+    is_right = at > last / 2
+    axes.annotate(text, (at, 0), xycoords=("data", "axes fraction"), xytext=(-6 if is_right else 6, 6), color=MUTED,
+                  textcoords="offset points", ha="right" if is_right else "left")  # fmt: skip
 
 
 def _svg(name: str, draw: Callable[[Axes], None], *, size: tuple[float, float]) -> str:
@@ -119,7 +123,9 @@ def _svg(name: str, draw: Callable[[Axes], None], *, size: tuple[float, float]) 
     with mpl.rc_context(STYLE), io.StringIO() as buffer:
         figure = Figure(figsize=size, layout="constrained")
         draw(figure.add_subplot())
-        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
         text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for colour, variable in VARIABLES.items():

@@ -106,8 +106,8 @@ class Round(BaseModel):
     void: bool
     seconds: Finite
     bytes_up: Count
-    panel_loss: Finite | None
-    panel_ndcg: Finite | None = Field(alias="panel_ndcg@10")
+    panel_loss: Finite | None = Field(None, description="absent in a run without a panel")
+    panel_ndcg: Finite | None = Field(None, alias="panel_ndcg@10")
     epsilon_spent: Finite | None
 
 
@@ -158,7 +158,9 @@ class Context(_Part):
     shared_vs_base: Comparison
     published_round: Count | None = Field(description="the round that the server kept, 0 for the base")
     clients: list[Client]
-    epsilon_for_person_at: dict[int, Finite] = Field(description="k merchants -> composed epsilon; empty if not private")
+    epsilon_for_person_at: dict[int, Finite] = Field(
+        description="k merchants -> composed epsilon; empty if not private"
+    )
     data: Data
     limits: list[str] = Field(min_length=1, description="what the guarantee and the figures do not cover")
     command: str = Field(description="the command line that makes this run again")

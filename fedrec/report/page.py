@@ -1,15 +1,14 @@
 """Write ``report.html`` and ``report.json``: one self-contained page, and the same facts for tools."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fedrec.errors import RunError
 from fedrec.report import charts, words
 from fedrec.report.inputs import Context, Round, Summary, check_inputs
+from fedrec.runfolder import write_text
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 HTML_NAME, JSON_NAME = "report.html", "report.json"
@@ -34,7 +33,7 @@ def build_report(summary: dict, rounds: list[dict], context: dict, *, folder: Pa
     page, document = render_html(*checked), render_json(*checked)
     paths = folder / HTML_NAME, folder / JSON_NAME
     for path, text in zip(paths, (page, document), strict=True):
-        _write(path, text)
+        write_text(path, text)
     return paths
 
 
@@ -93,12 +92,14 @@ def _figures(summary: Summary, rounds: list[Round], context: Context) -> dict[st
         }
     spent = [(line.round, line.epsilon_spent) for line in rounds if line.epsilon_spent is not None]
     if spent and summary.privacy is not None:
-        budget = summary.privacy.epsilon
+        budget = words.budget(summary.privacy, context)
         figures["epsilon"] = {
             "svg": charts.epsilon_curve(rounds, budget=budget),
             "text": words.epsilon_caption(spent, budget),
         }
-    pairs = [(c.local_only, c.federated) for c in context.clients if c.local_only is not None and c.federated is not None]
+    pairs = [
+        (c.local_only, c.federated) for c in context.clients if c.local_only is not None and c.federated is not None
+    ]
     if pairs:
         figures["merchants"] = {
             "svg": charts.merchants_plot(context.clients, name="merchants", is_wide=True),
@@ -127,17 +128,3 @@ def _config_text(config: dict[str, Any], prefix: str = "") -> str:
         else:
             lines.append(f"{prefix}{key} = {json.dumps(value, default=str, ensure_ascii=False)}")
     return "\n".join(lines)
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace ``path`` in one step; a reader never sees half a file."""
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True) if path.parent.is_dir() else None
-        raise RunError(f"{path}: cannot be written: {error.strerror}; choose another --out") from None

@@ -30,8 +30,9 @@ class Stage:
         """So many steps are done; ``text`` says what the last one found."""
         self._done = done
         if self._bars is not None and self._task is not None:
-            changes = {"text": text} if text else {}
-            self._bars.update(self._task, completed=done, **changes)
+            self._bars.update(self._task, completed=done)
+            if text:
+                self._bars.update(self._task, text=text)
         elif time.monotonic() - self._last_line >= LINE_EVERY_S or done == self._total:
             self._last_line = time.monotonic()
             self._line(text)
@@ -44,7 +45,7 @@ class Stage:
     def _line(self, text: str) -> None:
         seconds = time.monotonic() - self._started
         about = f" {text}" if text else ""
-        print(f"stage={self._name!r} step={self._done}/{self._total} seconds={seconds:.1f}{about}", file=sys.stderr)
+        sys.stderr.write(f"stage={self._name!r} step={self._done}/{self._total} seconds={seconds:.1f}{about}\n")
 
 
 class Progress:

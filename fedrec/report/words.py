@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
-from fedrec.report.inputs import Comparison, Context, Summary
+from fedrec.report.inputs import Comparison, Context, Privacy, Summary
 
 STAMP = "NOT PRIVATE"
 
@@ -93,6 +93,12 @@ def guarantee(summary: Summary) -> str:
     )
 
 
+def budget(privacy: Privacy, context: Context) -> float:
+    """The epsilon that was asked for, or the one at the end of the run when the settings do not say."""
+    asked = context.config.get("privacy", {}).get("epsilon")
+    return float(privacy.epsilon if asked is None else asked)
+
+
 def verdict(summary: Summary, context: Context) -> Verdict:
     """The first thing a reader sees; the same words in the page, the JSON and the terminal."""
     found = outcome(context.federated_vs_local_only)
@@ -137,7 +143,10 @@ def _cost_of_noise(summary: Summary) -> str:
     if summary.privacy is None or "federated_no_noise" not in summary.metrics:
         return ""
     without, private = (summary.metrics[row]["ndcg@10"] for row in ("federated_no_noise", "federated"))
-    return f"Without the noise of the guarantee it would have been {metric(without)}: privacy changed it by {private - without:+.4f}."
+    return (
+        f"Without the noise of the guarantee it would have been {metric(without)}: "
+        f"privacy changed it by {private - without:+.4f}."
+    )
 
 
 def table(summary: Summary) -> dict[str, list[TableRow]]:
@@ -177,7 +186,8 @@ def epsilon_caption(spent: list[tuple[int, float]], budget: float) -> str:
     """What the epsilon curve shows; the whole statement stands in the privacy section."""
     last, end = spent[-1]
     return (
-        f"Epsilon spent per person at one merchant: {ceiling(end)} after round {last}, of a budget of {ceiling(budget)}. "
+        f"Epsilon spent per person at one merchant: {ceiling(end)} after round {last}, "
+        f"of a budget of {ceiling(budget)}. "
         "Delta, unit, relation and accountant: under Privacy."
     )
 

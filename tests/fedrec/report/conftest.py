@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 STATEMENT = (
-    "One person's whole history at one merchant changes the probability of anything that merchant sent over the whole run "
-    "by at most a factor exp(8.00), except with probability 1e-5 (add or remove one person; dp-accounting 0.6.0 PLD)."
+    "Each person at a merchant has (epsilon = 8, delta = 1e-05)-differential privacy over all 30 training steps, "
+    "where neighbouring data sets add or remove one person, accounted by dp-accounting 0.6.0 PLD; "
+    "delta is below one over the 74 people expected at a client."
 )
 
 

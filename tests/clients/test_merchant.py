@@ -1,0 +1,386 @@
+"""A merchant answers each round once, on one charge, with noise that nobody can repeat."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import clients.merchant
+import clients.training
+from clients.merchant import Merchant, check_person_gradients, load_merchant, local_training
+from clients.replies import ReplyCache
+from clients.training import LocalTraining
+from fedrec.agreement import FILE, Agreement, agreed_ranker
+from fedrec.errors import PrivacyError, RunError
+from fedrec.model.adapters import schema_of
+from fedrec.model.losses import person_losses
+from fedrec.privacy.ledger import Ledger
+from fedrec.schema import Arrays
+from fedrec.wire import Refusal, RefusalCode, Update, update_to_record
+from fedrec.workspace import client_histories, ledger_of, replies_path
+from tests.tiny_ranker import (
+    KINDS,
+    TARGETS,
+    adapted,
+    histories,
+    instruction,
+    learned,
+    open_plan,
+    private_plan,
+    run_folder,
+    start_arrays,
+)
+
+PEOPLE = histories(5, 9, 3, 14, 2, 7, 6, 8)
+CLIENTS = [np.array([0, 3, 4, 6]), np.array([1, 2, 5, 7])]
+FULL = LocalTraining(mask_last=True, negatives=None, seed=0)
+
+
+@pytest.fixture
+def open_run(tmp_path):
+    """A run without noise: what it computes can be compared."""
+    run_folder(tmp_path / "run", PEOPLE, CLIENTS, plan=open_plan(sampling_rate=0.5, local_steps=2))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def private_run(tmp_path):
+    run_folder(tmp_path / "run", PEOPLE, CLIENTS, plan=private_plan())
+    return tmp_path / "run"
+
+
+def _agreed(run) -> Agreement:
+    return clients.merchant.read_agreement(run)
+
+
+def _ask(run, *, round_index: int = 1, shift: float = 0.0):
+    agreed = _agreed(run)
+    start = {name: values + np.float32(shift) for name, values in start_arrays(agreed).items()}
+    return instruction(agreed, start, round_index=round_index)
+
+
+def _states(run, partition: int = 0) -> list[tuple[str, str, int]]:
+    return [(e.round_id, e.state, e.steps) for e in ledger_of(run, partition, _agreed(run)).entries()]
+
+
+def _equal(one: Arrays, other: Arrays) -> bool:
+    return list(one) == list(other) and all(values.tobytes() == other[name].tobytes() for name, values in one.items())
+
+
+class Computed:
+    """Stands in front of the training and counts how often it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.times, self.fail, self.before = 0, False, lambda: None
+        real = clients.merchant.private_direction
+
+        def counted(*arguments, **how):
+            self.times += 1
+            self.before()
+            if self.fail:
+                raise MemoryError("a crash")
+            return real(*arguments, **how)
+
+        monkeypatch.setattr(clients.merchant, "private_direction", counted)
+
+
+@pytest.fixture
+def computed(monkeypatch) -> Computed:
+    return Computed(monkeypatch)
+
+
+def test_round_is_charged_before_training_and_noted_as_sent_after(private_run, computed):
+    seen = []
+    computed.before = lambda: seen.extend(_states(private_run))
+    load_merchant(private_run, 0).train_round(_ask(private_run))
+    assert seen == [("run-1/1", "reserved", 1)]
+    assert _states(private_run) == [("run-1/1", "reserved", 1), ("run-1/1", "released", 0)]
+    assert _states(private_run, 1) == []
+
+
+def test_ledger_that_refuses_means_nothing_is_computed(private_run, computed):
+    """Four rounds of another run on the same people have used the budget up."""
+    ledger = ledger_of(private_run, 0, _agreed(private_run))
+    for round_index in range(1, 5):
+        ledger.charge(f"run-0/{round_index}", 1)
+    before = _states(private_run)
+    with pytest.raises(PrivacyError, match="the charge would bring epsilon to"):
+        load_merchant(private_run, 0).train_round(_ask(private_run))
+    assert computed.times == 0
+    assert _states(private_run) == before
+    assert not replies_path(private_run, 0).exists()
+
+
+def test_lost_ledger_means_nothing_is_computed(private_run, computed):
+    merchant = load_merchant(private_run, 0)
+    (private_run / "ledger" / "client-00000.sqlite").unlink()
+    with pytest.raises(PrivacyError, match="unusable ledger"):
+        merchant.train_round(_ask(private_run))
+    assert computed.times == 0
+
+
+def test_repeated_instruction_gets_the_same_bytes_and_costs_nothing(private_run, computed):
+    asked = _ask(private_run)
+    first = load_merchant(private_run, 0).train_round(asked)
+    charged = _states(private_run)
+    for _ in range(2):  # also from a merchant that was started anew
+        again = load_merchant(private_run, 0).train_round(_ask(private_run))
+        assert _equal(first, again)
+    assert computed.times == 1
+    assert _states(private_run) == charged
+
+
+def test_same_round_for_another_adapter_is_refused(private_run, computed):
+    merchant = load_merchant(private_run, 0)
+    merchant.train_round(_ask(private_run))
+    charged = _states(private_run)
+    with pytest.raises(Refusal, match="E_REPLAY: this round was answered for another adapter") as refused:
+        merchant.train_round(_ask(private_run, shift=0.01))
+    assert refused.value.code is RefusalCode.REPLAY
+    assert computed.times == 1
+    assert _states(private_run) == charged
+
+
+def test_earlier_round_whose_reply_is_no_longer_kept_is_refused(private_run, computed):
+    merchant = load_merchant(private_run, 0)
+    for round_index in (1, 2):
+        merchant.train_round(_ask(private_run, round_index=round_index))
+    with pytest.raises(Refusal, match="E_REPLAY"):
+        merchant.train_round(_ask(private_run, round_index=1))
+    assert computed.times == 2
+
+
+def test_sent_reply_that_was_lost_is_never_computed_again(private_run, computed):
+    merchant = load_merchant(private_run, 0)
+    merchant.train_round(_ask(private_run))
+    replies_path(private_run, 0).unlink()
+    with pytest.raises(Refusal, match="E_REPLAY"):
+        merchant.train_round(_ask(private_run))
+    assert computed.times == 1
+
+
+@pytest.mark.parametrize("changes", [{"round_index": 5}, {"run_id": "run-2"}])
+def test_round_outside_the_plan_is_refused_and_costs_nothing(private_run, computed, changes):
+    with pytest.raises(Refusal, match="E_PLAN: this round is not part of the agreed plan") as refused:
+        load_merchant(private_run, 0).train_round(replace(_ask(private_run), **changes))
+    assert refused.value.code is RefusalCode.PLAN
+    assert computed.times == 0
+    assert _states(private_run) == []
+
+
+def test_last_round_of_the_plan_is_trained_and_uses_the_budget_up(private_run):
+    merchant = load_merchant(private_run, 0)
+    for round_index in range(1, 5):
+        merchant.train_round(_ask(private_run, round_index=round_index))
+    assert 7 < ledger_of(private_run, 0, _agreed(private_run)).spent() <= 8
+
+
+def test_crash_after_the_charge_is_made_good_on_the_booked_charge(private_run, computed):
+    computed.fail = True
+    with pytest.raises(MemoryError):
+        load_merchant(private_run, 0).train_round(_ask(private_run))
+    assert _states(private_run) == [("run-1/1", "reserved", 1)]
+    computed.fail = False
+    reply = load_merchant(private_run, 0).train_round(_ask(private_run, shift=0.01))  # nothing was sent: any adapter
+    assert computed.times == 2
+    assert _states(private_run) == [("run-1/1", "reserved", 1), ("run-1/1", "released", 0)]
+    assert _equal(reply, load_merchant(private_run, 0).train_round(_ask(private_run, shift=0.01)))
+
+
+def test_crash_before_a_sent_reply_is_noted_never_opens_a_second_release(private_run, computed, monkeypatch):
+    """The reply is kept but not noted; sending it from the cache must note it, or another adapter gets a second one."""
+    with monkeypatch.context() as patch:
+
+        def crash(ledger: Ledger, round_id: str) -> None:
+            raise MemoryError("a crash")
+
+        patch.setattr(Ledger, "release", crash)
+        with pytest.raises(MemoryError):
+            load_merchant(private_run, 0).train_round(_ask(private_run))
+    merchant = load_merchant(private_run, 0)
+    merchant.train_round(_ask(private_run))
+    with pytest.raises(Refusal, match="E_REPLAY"):
+        merchant.train_round(_ask(private_run, shift=0.01))
+    assert computed.times == 1
+
+
+def _merchant(run, tmp_path, agreed: Agreement, name: str, partition: int = 0) -> Merchant:
+    """A merchant of the same people with a ledger and replies of its own."""
+    return Merchant(
+        agreed,
+        ranker=agreed_ranker(agreed, run),
+        histories=client_histories(run, partition),
+        ledger=Ledger.create(tmp_path / f"{name}.sqlite", dataset="same", plan=agreed.plan, durable=False),
+        replies=ReplyCache(tmp_path / f"{name}.safetensors"),
+        partition=partition,
+    )
+
+
+def test_noise_of_a_private_plan_cannot_be_repeated(private_run, tmp_path):
+    """Same seed, same data, same instruction, and every seeded generator of the process set alike."""
+    agreed, replies = _agreed(private_run), []
+    for name in ("one", "other"):
+        merchant = _merchant(private_run, tmp_path, agreed, name)
+        torch.manual_seed(0)
+        np.random.seed(0)
+        state = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+        replies.append(merchant.train_round(_ask(private_run)))
+        assert torch.equal(state[0], torch.random.get_rng_state())  # nor is it drawn from
+        assert np.array_equal(state[1], np.random.get_state()[1])
+    for name, values in replies[0].items():
+        assert (values != replies[1][name]).mean() > 0.99, name
+
+
+def test_private_plan_never_asks_the_seeded_source(private_run, monkeypatch):
+    def refuse(seed: int) -> None:
+        raise AssertionError("seeded noise in a private run")
+
+    monkeypatch.setattr(clients.merchant, "SeededRandom", refuse)
+    load_merchant(private_run, 0).train_round(_ask(private_run))
+
+
+def test_run_that_is_not_private_depends_on_the_seed_alone(open_run, tmp_path):
+    agreed = _agreed(open_run)
+
+    def reply(name: str, *, partition: int = 0, **changes) -> Arrays:
+        torch.manual_seed(len(name))
+        merchant = _merchant(open_run, tmp_path, replace(agreed, **changes), name, partition=partition)
+        return merchant.train_round(_ask(open_run))
+
+    first = reply("one")
+    assert _equal(first, reply("another"))
+    assert not _equal(first, reply("other seed", seed=4))
+
+
+def test_masks_of_clients_and_rounds_differ(open_run, monkeypatch):
+    sampled = []
+    real = clients.merchant.SeededRandom
+
+    def noted(seed: int):
+        sampled.append(seed)
+        return real(seed)
+
+    monkeypatch.setattr(clients.merchant, "SeededRandom", noted)
+    for partition in (0, 1):
+        for round_index in (1, 2):
+            load_merchant(open_run, partition).train_round(_ask(open_run, round_index=round_index))
+    assert len(set(sampled)) == 4
+
+
+def test_round_takes_up_the_steps_where_the_last_one_ended(open_run, monkeypatch):
+    """Two steps a round: round 2 shows the windows of steps 2 and 3, whoever asks for it first."""
+    merchants, steps = [load_merchant(open_run, partition) for partition in (0, 1)], []
+    real = clients.training.window_of_step
+
+    def noted(sequence, *, step, history):
+        steps.append(step)
+        return real(sequence, step=step, history=history)
+
+    monkeypatch.setattr(clients.training, "window_of_step", noted)
+    for merchant in merchants:
+        merchant.train_round(_ask(open_run, round_index=2))
+    assert set(steps) == {2, 3}
+
+
+def test_clients_of_one_process_do_not_see_each_other(open_run, tmp_path):
+    """They share the resident model, one after the other."""
+    alone = _merchant(open_run, tmp_path, _agreed(open_run), "alone", partition=1).train_round(_ask(open_run))
+    first, second = load_merchant(open_run, 0), load_merchant(open_run, 1)
+    first.train_round(_ask(open_run))
+    assert _equal(second.train_round(_ask(open_run)), alone)
+
+
+def test_only_the_adapters_arrays_leave(private_run):
+    merchant, agreed = load_merchant(private_run, 0), _agreed(private_run)
+    names = {spec.name for spec in merchant.schema}
+    assert names == set(start_arrays(agreed))
+    assert all(".lora_" in name or "norm" in name or name.endswith("_gain.weight") for name in names)
+    reply = merchant.train_round(_ask(private_run))
+    assert {name: values.shape for name, values in reply.items()} == dict(merchant.schema)
+    assert all(values.dtype == np.float32 for values in reply.values())
+    assert (merchant.base_digest, merchant.plan_digest) == (agreed.base_digest, agreed.plan.digest())
+
+
+def test_repeated_reply_makes_the_same_message(private_run):
+    merchant, asked = load_merchant(private_run, 0), _ask(private_run)
+    header = (asked.run_id, asked.round_index, asked.base_digest, asked.plan_digest)
+    records = [update_to_record(Update(*header, arrays=merchant.train_round(asked))) for _ in range(2)]
+    assert list(records[0]["update"]) == list(records[1]["update"])
+    assert all(array.data == records[1]["update"][name].data for name, array in records[0]["update"].items())
+
+
+@pytest.mark.parametrize("negatives", [None, 9])
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_offered_adapter_passes_the_self_check_and_is_left_as_it_was(kind, targets, negatives):
+    ranker = adapted(kind=kind, targets=targets)
+    before = {name: values.clone() for name, values in ranker.state_dict().items()}
+    check_person_gradients(ranker, replace(FULL, negatives=negatives))
+    assert all(torch.equal(before[name], values) for name, values in ranker.state_dict().items())
+    assert schema_of(ranker)
+
+
+def test_loss_that_couples_people_is_refused_when_the_merchant_opens(private_run, monkeypatch):
+    def in_batch(ranker, windows, *, mask_last, negatives=None):
+        return person_losses(ranker, windows, mask_last=mask_last, negatives=torch.unique(windows.targets))
+
+    clients.merchant._resident.cache_clear()
+    monkeypatch.setattr(clients.training, "person_losses", in_batch)
+    with pytest.raises(PrivacyError, match="a person's loss changes with the batch"):
+        load_merchant(private_run, 0)
+
+
+def test_ranker_that_couples_people_is_refused():
+    ranker = adapted()
+    states = ranker.states
+
+    def centred(items, positions):
+        sequence, text = states(items, positions)
+        return sequence - sequence.mean(dim=0), text
+
+    ranker.states = centred
+    with pytest.raises(PrivacyError, match="a person's loss changes with the batch"):
+        check_person_gradients(ranker, FULL)
+
+
+def test_ranker_with_batch_statistics_is_refused():
+    ranker = adapted()
+    ranker.item_input = nn.Sequential(ranker.item_input, nn.BatchNorm1d(6))
+    with pytest.raises(PrivacyError, match="BatchNorm1d mixes people"):
+        check_person_gradients(ranker, FULL)
+
+
+def test_ranker_that_drops_at_random_is_refused():
+    ranker = adapted()
+    ranker.dropout.p = 0.3
+    with pytest.raises(PrivacyError, match=r"changes with the batch.*no fresh randomness"):
+        check_person_gradients(ranker, FULL)
+
+
+def test_ranker_without_an_adapter_is_refused():
+    ranker = learned()
+    ranker.freeze()
+    with pytest.raises(PrivacyError, match="the model has no trainable parameter"):
+        check_person_gradients(ranker.train(), FULL)
+
+
+def test_model_is_loaded_and_checked_once_per_process(private_run, monkeypatch):
+    checked = []
+    monkeypatch.setattr(clients.merchant, "check_person_gradients", lambda *_: checked.append(1))
+    for partition in (0, 1, 0):
+        load_merchant(private_run, partition)
+    assert checked == [1]
+
+
+def test_run_or_client_that_is_not_there_is_refused(private_run, tmp_path):
+    with pytest.raises(RunError, match="holds clients 0 to 1, not 2"):
+        load_merchant(private_run, 2)
+    with pytest.raises(RunError, match=FILE):
+        load_merchant(tmp_path / "nowhere", 0)
+
+
+def test_agreement_shapes_the_loss(private_run):
+    agreed = replace(_agreed(private_run), mask_last=False, negatives=7, seed=11)
+    assert local_training(agreed) == LocalTraining(mask_last=False, negatives=7, seed=11)

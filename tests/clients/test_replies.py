@@ -1,0 +1,60 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from clients.replies import ReplyCache
+from tests.tiny_federation import arrays, instruction
+
+REPLY = arrays(1.6)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return ReplyCache(tmp_path / "client.safetensors")
+
+
+def test_same_instruction_gets_the_same_bytes_in_the_same_order(cache, tmp_path):
+    cache.keep(instruction(), REPLY)
+    for reader in (cache, ReplyCache(tmp_path / "client.safetensors")):
+        found = reader.find(instruction())
+        assert list(found) == list(REPLY)
+        assert all(found[name].tobytes() == values.tobytes() for name, values in REPLY.items())
+        assert all(found[name].shape == values.shape for name, values in REPLY.items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"run_id": "run-2"},
+        {"round_index": 4},
+        {"base_digest": "c" * 64},
+        {"plan_digest": "c" * 64},
+        {"adapter": arrays(0.6)},
+        {"adapter": arrays(0.5) | {"scale": np.float32(np.nextafter(np.float32(0.5), np.float32(1)))}},
+    ],
+    ids=["run", "round", "base", "plan", "adapter", "one bit"],
+)
+def test_any_other_instruction_gets_nothing(cache, changes):
+    cache.keep(instruction(), REPLY)
+    assert cache.find(replace(instruction(), **changes)) is None
+    assert cache.find(instruction()) is not None
+
+
+def test_only_the_latest_reply_is_kept_and_no_leftover_stays(cache, tmp_path):
+    cache.keep(instruction(), REPLY)
+    cache.keep(instruction(round_index=4), arrays(2.0))
+    assert cache.find(instruction()) is None
+    assert cache.find(instruction(round_index=4))["scale"] == 2.0
+    assert [path.name for path in tmp_path.iterdir()] == ["client.safetensors"]
+
+
+def test_nothing_kept_or_a_damaged_file_gives_nothing(cache, tmp_path):
+    path = tmp_path / "client.safetensors"
+    assert cache.find(instruction()) is None
+    cache.keep(instruction(), REPLY)
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:20], whole[:-3], save(REPLY)):
+        path.write_bytes(damaged)
+        assert cache.find(instruction()) is None

@@ -1,0 +1,19 @@
+"""Runs that several files look at, made once."""
+
+import pytest
+
+from tests.tiny_run import Bench, Outcome
+
+
+@pytest.fixture(scope="session")
+def private_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Outcome]:
+    """A finished run with privacy and all references, and what ``--json`` printed."""
+    bench = Bench.at(tmp_path_factory.mktemp("private"))
+    return bench, bench.simulate("--compare", "--json")
+
+
+@pytest.fixture(scope="session")
+def bare_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Outcome]:
+    """A finished run without privacy, and what it printed for a person."""
+    bench = Bench.at(tmp_path_factory.mktemp("bare"))
+    return bench, bench.simulate("--no-dp")

@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fedrec.errors import RunError
+from fedrec.model.base import FILES, base_digest, load_base, new_ranker, save_base
+from tests.tiny_ranker import HISTORY, ITEMS, learned, ranker_spec, scores, vectors
+
+HISTORIES = torch.randint(0, ITEMS, (3, HISTORY), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_base(learned(), tmp_path / "base")
+    return tmp_path / "base"
+
+
+def test_base_comes_back_bit_for_bit(folder):
+    saved, loaded = learned(), load_base(folder)
+    assert loaded.spec == saved.spec
+    assert torch.equal(loaded.vectors, saved.vectors)
+    weights = loaded.state_dict()
+    assert list(weights) == list(saved.state_dict())
+    assert all(torch.equal(values, weights[name]) for name, values in saved.state_dict().items())
+    assert torch.equal(scores(loaded.eval(), HISTORIES), scores(saved, HISTORIES))
+
+
+def test_saving_twice_gives_the_same_digest_and_every_file_counts(folder, tmp_path):
+    save_base(load_base(folder), tmp_path / "again")
+    digest = base_digest(folder)
+    assert base_digest(tmp_path / "again") == digest
+    assert len(digest) == 64
+    for name in FILES:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert base_digest(folder) != digest
+        (folder / name).write_bytes(content)
+    assert base_digest(folder) == digest
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_that_is_missing_or_cut_short_is_refused(folder, name):
+    content = (folder / name).read_bytes()
+    for damaged in (content[: len(content) // 2], b"", None):
+        (folder / name).unlink()
+        if damaged is not None:
+            (folder / name).write_bytes(damaged)
+        with pytest.raises(RunError, match="base: not a usable base: "):
+            load_base(folder)
+        (folder / name).write_bytes(content)
+    load_base(folder)
+
+
+@pytest.mark.parametrize("change", [{"extra": 1}, {"decoder": {}}, {"decoder": None}, {"history": None}])
+def test_settings_that_no_ranker_has_are_refused(folder, change):
+    path = folder / "ranker.json"
+    values = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({name: value for name, value in values.items() if name != "history" or value}))
+    with pytest.raises(RunError, match="not a usable base"):
+        load_base(folder)
+
+
+def test_files_of_two_bases_are_refused(folder):
+    save_file({"vectors": torch.from_numpy(vectors(30))}, folder / "items.safetensors")
+    with pytest.raises(RunError, match="not a usable base"):
+        load_base(folder)
+
+
+def test_weights_without_one_parameter_are_refused(folder):
+    weights = load_file(folder / "ranker.safetensors")
+    del weights["bias"]
+    save_file(weights, folder / "ranker.safetensors")
+    with pytest.raises(RunError, match="not a usable base"):
+        load_base(folder)
+
+
+def test_new_ranker_depends_on_the_seed_alone_and_torchs_own_numbers_are_left_alone():
+    rankers = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(len(rankers))
+        before = torch.random.get_rng_state()
+        rankers.append(new_ranker(vectors(), ranker_spec(), seed=seed).item_input.weight)
+        assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(rankers[0], rankers[1])
+    assert not torch.equal(rankers[0], rankers[2])
+
+
+def test_new_ranker_keeps_vectors_of_its_own():
+    table = vectors().astype(np.float64)
+    ranker = new_ranker(table, ranker_spec(), seed=0)
+    table[:] = 0
+    assert ranker.vectors.dtype == torch.float32
+    assert torch.equal(ranker.vectors, torch.from_numpy(vectors()))

@@ -1,0 +1,148 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from clients.merchant import check_person_gradients
+from clients.training import LocalTraining
+from fedrec.config import Config, parse_config
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.histories import Histories
+from fedrec.errors import ConfigError, RunError
+from fedrec.model.adapters import attach_adapter
+from fedrec.model.base import FILES, PANEL, base_digest, load_base, save_base
+from fedrec.model.decoder import load_backbone
+from fedrec.model.making import adopt_base, build_ranker, item_table, make_base
+from fedrec.report.progress import Progress
+from tests.tiny_backbones import save_backbone
+from tests.tiny_ranker import (
+    DIMENSIONS,
+    HISTORY,
+    ITEMS,
+    KINDS,
+    adapter_spec,
+    histories,
+    learned,
+    nudge,
+    scores,
+    vectors,
+)
+
+TITLES = tuple(f"{colour} {thing}" for colour in ("red", "blue", "green", "grey") for thing in "abcdefghij")
+CATALOGUE = Catalogue(tuple(f"i{n}" for n in range(ITEMS)), TITLES, pl.DataFrame())
+FIT, JUDGE = histories(5, 8, 3, 12, seed=1), histories(4, 6, seed=2)
+HISTORIES = torch.randint(0, ITEMS, (3, HISTORY), generator=torch.Generator().manual_seed(0))
+SILENT = Progress(enabled=False)
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    """The vector cache lives at home."""
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
+
+
+def _config(**model) -> Config:
+    values = {
+        "items": {"encoder": "hashing", "dimensions": DIMENSIONS},
+        "model": {"width": 16, "heads": 2, "feed_forward": 24, "history": HISTORY} | model,
+        "pretraining": {"epochs": 2, "batch_people": 2},
+    }
+    return parse_config(values, source="test")
+
+
+def _make(folder: Path, config: Config, **people) -> None:
+    make_base(config, CATALOGUE, folder, **({"fit": FIT, "judge": JUDGE} | people), progress=SILENT)
+
+
+def test_made_base_is_pretrained_and_keeps_the_judges_aside(tmp_path):
+    config = _config()
+    _make(tmp_path, config)
+    ranker = load_base(tmp_path)
+    fresh = build_ranker(config, item_table(config, CATALOGUE, on_item=lambda done: None))
+    assert torch.equal(ranker.vectors, fresh.vectors)
+    assert not torch.equal(ranker.head.weight, fresh.head.weight)
+    assert ranker.spec == fresh.spec
+    judges = Histories.load(tmp_path / PANEL)
+    assert np.array_equal(judges.items, JUDGE.items)
+    assert np.array_equal(judges.offsets, JUDGE.offsets)
+
+
+def test_judges_have_no_say_in_the_base(tmp_path):
+    for name, judge in (("one", JUDGE), ("other", histories(9, 9, seed=7))):
+        _make(tmp_path / name, _config(), judge=judge)
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes() for name in FILES)
+
+
+def test_without_public_people_the_base_is_the_frozen_text_ranker(tmp_path):
+    nobody = Histories.from_lists([])
+    _make(tmp_path, _config(), fit=nobody, judge=nobody)
+    assert not load_base(tmp_path).head.weight.any()
+    assert not (tmp_path / PANEL).exists()
+
+
+def test_settings_reach_the_ranker():
+    config = _config(text_window=3, text_decay=0.25, text_scale=4.0, layers=3)
+    ranker = build_ranker(config, vectors())
+    spec = ranker.spec
+    assert (spec.history, spec.text_window, spec.text_decay, spec.text_scale) == (HISTORY, 3, 0.25, 4.0)
+    assert spec.dropout == config.pretraining.dropout
+    assert len(ranker.decoder.layers) == 3
+    assert ranker.text_gain.weight.tolist() == [4.0] * DIMENSIONS
+
+
+def test_item_table_tells_how_far_it_is_and_has_unit_rows():
+    told = []
+    table = item_table(_config(), CATALOGUE, on_item=told.append)
+    assert table.shape == (ITEMS, DIMENSIONS)
+    assert np.linalg.norm(table, axis=1) == pytest.approx(1, abs=1e-5)
+    assert told[-1] == ITEMS
+
+
+def test_base_made_elsewhere_is_adopted_bit_for_bit(tmp_path):
+    save_base(learned(), tmp_path / "source")
+    adopt_base(tmp_path / "source", tmp_path / "run", items=ITEMS, judge=JUDGE)
+    assert all((tmp_path / "run" / name).read_bytes() == (tmp_path / "source" / name).read_bytes() for name in FILES)
+    assert len(Histories.load(tmp_path / "run" / PANEL)) == len(JUDGE)
+
+
+def test_base_of_another_catalogue_is_not_adopted(tmp_path):
+    save_base(learned(), tmp_path)
+    with pytest.raises(RunError, match="made for 40 items, the catalogue has 41; pretrain with this catalogue"):
+        adopt_base(tmp_path, tmp_path / "run", items=41, judge=JUDGE)
+    with pytest.raises(RunError, match="not a usable base"):
+        adopt_base(tmp_path / "nowhere", tmp_path / "run", items=ITEMS, judge=JUDGE)
+
+
+@pytest.mark.parametrize("backbone", ["llama", "gpt2"])
+def test_pretrained_backbone_works_end_to_end(tmp_path, backbone):
+    """Built, fitted, saved, read back, adapted with every kind, and its per-person gradients checked."""
+    folder = save_backbone(backbone, tmp_path / "backbone")
+    config = _config(backbone=folder)
+    ranker = build_ranker(config, vectors())
+    _, decoder = load_backbone(folder)
+    assert all(torch.equal(p, ranker.decoder.state_dict()[name]) for name, p in decoder.state_dict().items())
+    for name in ("again", "base"):
+        _make(tmp_path / name, config)
+    assert base_digest(tmp_path / "again") == base_digest(tmp_path / "base")
+    for kind in KINDS:
+        adapted = load_base(tmp_path / "base")
+        before = scores(adapted.eval(), HISTORIES)
+        attach_adapter(adapted, adapter_spec(kind=kind, targets="all-linear"), seed=0)
+        assert (scores(adapted, HISTORIES) - before).abs().max() <= 1e-5  # logits of a trained base reach ten
+        check_person_gradients(adapted, LocalTraining(mask_last=True, negatives=None, seed=0))
+        nudge(adapted, size=0.1)
+        assert (scores(adapted, HISTORIES) - before).abs().max() > 0.01
+
+
+def test_history_longer_than_the_backbone_reads_is_refused(tmp_path):
+    folder = save_backbone("gpt2", tmp_path)
+    build_ranker(_config(backbone=folder, history=32), vectors())
+    with pytest.raises(ConfigError, match=r"model\.history=33: expected at most 32, what model\.backbone can read"):
+        build_ranker(_config(backbone=folder, history=33), vectors())
+
+
+def test_backbone_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"expected a folder with config\.json"):
+        build_ranker(_config(backbone=tmp_path / "nowhere"), vectors())

@@ -1,0 +1,109 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fedrec.agreement import FILE, agreed_ranker, read_agreement, write_agreement
+from fedrec.errors import PrivacyError, RunError
+from fedrec.model.adapters import adapter_arrays, schema_of
+from fedrec.model.base import FILES, base_digest, save_base
+from tests.tiny_ranker import HISTORY, ITEMS, adapter_spec, agreement, learned, open_plan, private_plan, scores
+
+
+@pytest.fixture
+def run(tmp_path):
+    save_base(learned(), tmp_path / "base")
+    write_agreement(agreement(private_plan(), base_digest=base_digest(tmp_path / "base")), tmp_path)
+    return tmp_path
+
+
+def _edit(run, change) -> None:
+    values = json.loads((run / FILE).read_text())
+    change(values)
+    (run / FILE).write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"negatives": 7, "mask_last": False}, {"adapter": adapter_spec(kind="ffa-lora")}]
+)
+@pytest.mark.parametrize("plan", [private_plan(), open_plan()], ids=["private", "open"])
+def test_agreement_comes_back_as_it_was_written(run, changes, plan):
+    written = agreement(plan, base_digest=base_digest(run / "base"), **changes)
+    write_agreement(written, run)
+    read = read_agreement(run)
+    assert read == written
+    assert read.plan.digest() == plan.digest()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_base_that_was_changed_afterwards_is_refused(run, name):
+    content = (run / "base" / name).read_bytes()
+    (run / "base" / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(
+        RunError, match=r"base: differs from the base that .*agreement.json names; start again with another"
+    ):
+        read_agreement(run)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: values.update(epsilon=8.0),
+        lambda values: values.pop("mask_last"),
+        lambda values: values.pop("plan"),
+        lambda values: values.pop("adapter"),
+        lambda values: values["adapter"].update(alpha=2),
+        lambda values: values["adapter"].pop("rank"),
+        lambda values: values.update(adapter=None),
+    ],
+)
+def test_unknown_or_missing_key_is_refused(run, change):
+    _edit(run, change)
+    with pytest.raises(RunError, match=r"agreement.json: not a usable agreement: "):
+        read_agreement(run)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", None])
+def test_file_that_is_missing_or_damaged_is_refused(run, content):
+    (run / FILE).unlink()
+    if content is not None:
+        (run / FILE).write_bytes(content)
+    with pytest.raises(RunError, match=r"agreement.json: not a usable agreement: "):
+        read_agreement(run)
+
+
+def test_agreement_without_its_base_is_refused(run):
+    (run / "base" / FILES[0]).unlink()
+    with pytest.raises(RunError, match="not a usable agreement"):
+        read_agreement(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"noise_multiplier": 0.1}, r"noise_multiplier=0.1: gives epsilon .*, expected <= 8.0"),
+        ({"epsilon": 1.0}, r"gives epsilon .*, expected <= 1.0"),
+        ({"steps": 4000}, r"gives epsilon .*, expected <= 8.0"),
+        ({"sampling_rate": 1.0}, r"gives epsilon .*, expected <= 8.0"),
+        ({"clip_norm": -1.0}, "clip_norm=-1.0: expected > 0"),
+        ({"private": False}, "a plan without privacy: expected no epsilon"),
+        ({"clipping": "none"}, "clipping='none': expected flat or auto-s"),
+        ({"unit": "event"}, "unit='event': expected 'person at a client'"),
+        ({"trust": "me"}, r"unknown keys \['trust'\]"),
+    ],
+)
+def test_weakened_plan_is_a_privacy_error(run, change, message):
+    _edit(run, lambda values: values["plan"].update(change))
+    with pytest.raises(PrivacyError, match=message):
+        read_agreement(run)
+
+
+def test_both_sides_build_the_same_ranker_and_it_scores_as_the_base(run):
+    agreed = read_agreement(run)
+    server, client = agreed_ranker(agreed, run), agreed_ranker(agreed, run)
+    assert schema_of(server) == schema_of(client)
+    arrays = adapter_arrays(server)
+    assert all(np.array_equal(values, arrays[name]) for name, values in adapter_arrays(client).items())
+    histories = torch.randint(0, ITEMS, (3, HISTORY), generator=torch.Generator().manual_seed(0))
+    assert (scores(server, histories) - scores(learned(), histories)).abs().max() <= 1e-6

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+from fedrec.data.histories import Histories
+from fedrec.errors import PrivacyError, RunError
+from fedrec.privacy.ledger import Charge
+from fedrec.workspace import client_histories, copy_workspace, create_ledgers, ledger_of, replies_path, write_workspace
+from tests.tiny_ranker import agreement, histories, private_plan
+
+PEOPLE = histories(4, 7, 3, 5, 2, 6)
+CLIENTS = [np.array([4, 1]), np.array([], np.int64), np.array([0, 5, 2])]  # person 3 is at no client
+
+
+@pytest.fixture
+def run(tmp_path):
+    return _folder(tmp_path / "run")
+
+
+def _folder(path):
+    for name in ("base", "workspace", "ledger"):
+        (path / name).mkdir(parents=True)
+    write_workspace(path, PEOPLE, CLIENTS)
+    return path
+
+
+def test_each_client_gets_its_own_people_and_nobody_elses(run):
+    for partition, group in enumerate(CLIENTS):
+        own = client_histories(run, partition)
+        assert len(own) == len(group)
+        for row, person in enumerate(group):
+            assert own.of(row).tolist() == PEOPLE.of(person).tolist()
+            assert own.times(row).tolist() == PEOPLE.times(person).tolist()
+
+
+def test_people_at_no_client_are_not_in_the_workspace(tmp_path):
+    run = _folder(tmp_path / "run")
+    without = Histories.from_lists([PEOPLE.of(person).tolist() if person != 3 else [0] for person in range(6)])
+    before = (run / "workspace" / "people.safetensors").read_bytes()
+    write_workspace(run, without, CLIENTS)
+    assert (run / "workspace" / "people.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("partition", [-1, 3, 99])
+def test_client_that_is_not_there_is_refused(run, partition):
+    with pytest.raises(RunError, match=f"holds clients 0 to 2, not {partition}; match --clients to the run"):
+        client_histories(run, partition)
+
+
+def test_workspace_that_is_missing_or_cut_short_is_refused(run):
+    path = run / "workspace" / "people.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(RunError, match=r"people.safetensors: not a usable workspace: .*prepare the run again"):
+        client_histories(run, 0)
+    path.unlink()
+    with pytest.raises(RunError, match="not a usable workspace"):
+        client_histories(run, 0)
+
+
+def test_each_client_has_a_ledger_of_its_own(run):
+    agreed = agreement(private_plan())
+    create_ledgers(run, agreed, clients=3)
+    assert ledger_of(run, 0, agreed).charge("run-1/1", 1) is Charge.CHARGED
+    assert ledger_of(run, 0, agreed).charge("run-1/1", 1) is Charge.ALREADY_CHARGED
+    assert ledger_of(run, 1, agreed).spent() == 0
+    assert 0 < ledger_of(run, 0, agreed).spent() <= 8
+    assert replies_path(run, 2).parent.is_dir()
+    assert len({replies_path(run, partition) for partition in range(3)}) == 3
+
+
+def test_lost_ledger_is_never_a_fresh_budget(run):
+    agreed = agreement(private_plan())
+    create_ledgers(run, agreed, clients=3)
+    with pytest.raises(PrivacyError, match="a ledger exists"):
+        create_ledgers(run, agreed, clients=3)
+    (run / "ledger" / "client-00001.sqlite").unlink()
+    with pytest.raises(PrivacyError, match="unusable ledger"):
+        ledger_of(run, 1, agreed)
+
+
+def test_ledger_belongs_to_its_people(tmp_path):
+    """The same file under other people's data: its charges say nothing about them."""
+    agreed, run = agreement(private_plan()), _folder(tmp_path / "run")
+    create_ledgers(run, agreed, clients=3)
+    ledger_of(run, 0, agreed).charge("run-1/1", 1)
+    ledger_of(run, 2, agreed).charge("run-1/1", 1)
+    (run / "ledger" / "client-00000.sqlite").replace(run / "ledger" / "client-00002.sqlite")
+    with pytest.raises(PrivacyError, match="belongs to another data set or unit"):
+        ledger_of(run, 2, agreed)
+
+
+def test_copy_has_the_same_people_and_base_but_neither_ledgers_nor_replies(tmp_path):
+    run, other = _folder(tmp_path / "run"), tmp_path / "other"
+    create_ledgers(run, agreement(), clients=3)
+    (run / "base" / "ranker.json").write_text("{}")
+    replies_path(run, 0).write_bytes(b"a reply")
+    for name in ("base", "workspace", "ledger"):
+        (other / name).mkdir(parents=True)
+    copy_workspace(run, other)
+    assert client_histories(other, 0).items.tolist() == client_histories(run, 0).items.tolist()
+    assert (other / "base" / "ranker.json").read_text() == "{}"
+    assert not list((other / "ledger").iterdir())
+    assert not replies_path(other, 0).exists()
