@@ -1,6 +1,8 @@
 """A ranker that trains in milliseconds, people for it, and a whole run folder of both."""
 
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,7 @@ def nudge(ranker: Ranker, *, size: float = 0.2, seed: int = 1) -> Ranker:
 
 def learned() -> Ranker:
     """As if pretrained: every parameter moved; in evaluation mode."""
-    return nudge(untrained()).eval()
+    return deepcopy(_learned())
 
 
 def adapter_spec(**changes: Any) -> AdapterSpec:
@@ -67,8 +69,18 @@ def adapter_spec(**changes: Any) -> AdapterSpec:
 
 def adapted(**changes: Any) -> Ranker:
     """A learned base with an adapter that has moved away from its start; in training mode."""
+    return deepcopy(_adapted(adapter_spec(**changes)))
+
+
+@cache
+def _learned() -> Ranker:
+    return nudge(untrained()).eval()
+
+
+@cache
+def _adapted(spec: AdapterSpec) -> Ranker:
     ranker = learned()
-    attach_adapter(ranker, adapter_spec(**changes), seed=0)
+    attach_adapter(ranker, spec, seed=0)
     return nudge(ranker, size=0.1, seed=2)
 
 
@@ -99,6 +111,7 @@ def open_plan(**changes: Any) -> PrivacyPlan:
     return PrivacyPlan.without_privacy(**(public | changes))
 
 
+@cache
 def private_plan(**changes: Any) -> PrivacyPlan:
     """Epsilon 8 over four rounds."""
     public = {

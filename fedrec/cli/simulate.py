@@ -15,17 +15,18 @@ from fedrec.errors import ConfigError, RunError
 from fedrec.paths import make_app_importable
 
 EXAMPLES = """
+\b
 Examples:
-
-  fedrec simulate                                          fifty merchants, epsilon 8, Online Retail
-
-  fedrec simulate --epsilon 3 --compare --out runs/eps3    with the references that cost no privacy
-
-  fedrec simulate --out runs/eps3 --resume                 go on after a crash, each round once
-
-  fedrec simulate --clients 1000 --people-per-client 1     people's devices instead of merchants
-
-  fedrec simulate --data E.parquet --catalogue I.parquet   your own events and items
+  fedrec simulate
+      fifty merchants, epsilon 8, Online Retail
+  fedrec simulate --epsilon 3 --compare --out runs/eps3
+      with the references that protect nobody
+  fedrec simulate --out runs/eps3 --resume
+      go on after a crash, each round once
+  fedrec simulate --clients 1000 --people-per-client 1
+      people's devices instead of merchants
+  fedrec simulate --data events.parquet --catalogue items.parquet
+      your own events and items; see also: fedrec data check
 """
 
 

@@ -109,9 +109,8 @@ def load_adapter_arrays(ranker: Ranker, arrays: Mapping[str, np.ndarray]) -> Non
     """
     parameters = trainable_parameters(ranker)
     if set(arrays) != set(parameters):
-        raise WireError(
-            f"adapter arrays {sorted(set(arrays) ^ set(parameters))[:3]}: expected exactly {len(parameters)} known names"
-        )
+        differing = sorted(set(arrays) ^ set(parameters))[:3]
+        raise WireError(f"adapter arrays {differing}: expected exactly {len(parameters)} known names")
     with torch.no_grad():
         for name, parameter in parameters.items():
             if arrays[name].shape != tuple(parameter.shape):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -43,7 +44,8 @@ def build_decoder(values: dict) -> nn.Module:
         raise ConfigError(f"decoder model_type={kind!r}: unknown to the installed transformers")
     settings = {name: value for name, value in values.items() if name != "model_type"}
     decoder = AutoModel.from_config(CONFIG_MAPPING[kind](**settings))
-    return _without_token_table(decoder)
+    _remove_token_table(decoder)
+    return decoder
 
 
 def load_backbone(folder: Path) -> tuple[dict, nn.Module]:
@@ -73,7 +75,7 @@ def load_backbone(folder: Path) -> tuple[dict, nn.Module]:
             f"model.backbone={folder}: lacks the weights of {min(loaded['missing_keys'])}; save all of it"
         )
     config = json.loads(decoder.config.to_json_string(use_diff=False))
-    decoder = _without_token_table(decoder)
+    _remove_token_table(decoder)
     config |= {"vocab_size": 1, "use_cache": False, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     config |= {name: 0.0 for name, value in config.items() if "drop" in name and isinstance(value, float)}
     config["hidden_size"] = decoder.config.hidden_size  # GPT-2 and others spell it differently
@@ -81,7 +83,7 @@ def load_backbone(folder: Path) -> tuple[dict, nn.Module]:
     return config, decoder
 
 
-def _without_token_table(decoder: nn.Module) -> nn.Module:
+def _remove_token_table(decoder: Any) -> None:
     """Drop the token table, which inputs_embeds never reads, and check that the past ignores the future."""
     kind = decoder.config.model_type
     try:
@@ -95,7 +97,6 @@ def _without_token_table(decoder: nn.Module) -> nn.Module:
         raise ConfigError(f"decoder {kind!r}: cannot be fed by inputs_embeds alone: {reason}") from None
     if not leak <= CAUSALITY_TOLERANCE * own:
         raise ConfigError(f"decoder {kind!r}: a later event changes an earlier state; not causal")
-    return decoder
 
 
 def _slopes(decoder: nn.Module, probe: Tensor) -> tuple[float, float]:

@@ -157,14 +157,15 @@ def table(summary: Summary) -> dict[str, list[TableRow]]:
 
 def _group(summary: Summary, labels: dict[str, tuple[str, str]]) -> list[TableRow]:
     present = {key: summary.metrics[key] for key in labels if key in summary.metrics}
-    top = {column: max(values[column] for values in present.values()) for column in COLUMNS}
+    best = [metric(max(values[column] for values in present.values())) for column in COLUMNS]
     rows = []
     for key, values in present.items():
         label, note = labels[key]
         if summary.privacy is None and key in {"shared", "federated"}:
             label = f"{label} ({STAMP})"
         cells = tuple(metric(values[column]) for column in COLUMNS)
-        rows.append(TableRow(key, label, note, cells, tuple(values[column] == top[column] for column in COLUMNS)))
+        # Equal as printed is equal: nobody can see, or should care about, the fifth digit.
+        rows.append(TableRow(key, label, note, cells, tuple(c == b for c, b in zip(cells, best, strict=True))))
     return rows
 
 

@@ -5,28 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import clients.merchant
 import clients.training
-from clients.merchant import Merchant, check_person_gradients, load_merchant, local_training
+from clients.merchant import Merchant, load_merchant
 from clients.replies import ReplyCache
 from clients.training import LocalTraining
-from fedrec.agreement import FILE, Agreement, agreed_ranker
-from fedrec.errors import PrivacyError, RunError
-from fedrec.model.adapters import schema_of
-from fedrec.model.losses import person_losses
+from fedrec.agreement import Agreement, agreed_ranker
+from fedrec.errors import PrivacyError
 from fedrec.privacy.ledger import Ledger
 from fedrec.schema import Arrays
 from fedrec.wire import Refusal, RefusalCode, Update, update_to_record
 from fedrec.workspace import client_histories, ledger_of, replies_path
 from tests.tiny_ranker import (
-    KINDS,
-    TARGETS,
-    adapted,
     histories,
     instruction,
-    learned,
     open_plan,
     private_plan,
     run_folder,
@@ -309,78 +302,3 @@ def test_repeated_reply_makes_the_same_message(private_run):
     records = [update_to_record(Update(*header, arrays=merchant.train_round(asked))) for _ in range(2)]
     assert list(records[0]["update"]) == list(records[1]["update"])
     assert all(array.data == records[1]["update"][name].data for name, array in records[0]["update"].items())
-
-
-@pytest.mark.parametrize("negatives", [None, 9])
-@pytest.mark.parametrize("targets", TARGETS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_offered_adapter_passes_the_self_check_and_is_left_as_it_was(kind, targets, negatives):
-    ranker = adapted(kind=kind, targets=targets)
-    before = {name: values.clone() for name, values in ranker.state_dict().items()}
-    check_person_gradients(ranker, replace(FULL, negatives=negatives))
-    assert all(torch.equal(before[name], values) for name, values in ranker.state_dict().items())
-    assert schema_of(ranker)
-
-
-def test_loss_that_couples_people_is_refused_when_the_merchant_opens(private_run, monkeypatch):
-    def in_batch(ranker, windows, *, mask_last, negatives=None):
-        return person_losses(ranker, windows, mask_last=mask_last, negatives=torch.unique(windows.targets))
-
-    clients.merchant._resident.cache_clear()
-    monkeypatch.setattr(clients.training, "person_losses", in_batch)
-    with pytest.raises(PrivacyError, match="a person's loss changes with the batch"):
-        load_merchant(private_run, 0)
-
-
-def test_ranker_that_couples_people_is_refused():
-    ranker = adapted()
-    states = ranker.states
-
-    def centred(items, positions):
-        sequence, text = states(items, positions)
-        return sequence - sequence.mean(dim=0), text
-
-    ranker.states = centred
-    with pytest.raises(PrivacyError, match="a person's loss changes with the batch"):
-        check_person_gradients(ranker, FULL)
-
-
-def test_ranker_with_batch_statistics_is_refused():
-    ranker = adapted()
-    ranker.item_input = nn.Sequential(ranker.item_input, nn.BatchNorm1d(6))
-    with pytest.raises(PrivacyError, match="BatchNorm1d mixes people"):
-        check_person_gradients(ranker, FULL)
-
-
-def test_ranker_that_drops_at_random_is_refused():
-    ranker = adapted()
-    ranker.dropout.p = 0.3
-    with pytest.raises(PrivacyError, match=r"changes with the batch.*no fresh randomness"):
-        check_person_gradients(ranker, FULL)
-
-
-def test_ranker_without_an_adapter_is_refused():
-    ranker = learned()
-    ranker.freeze()
-    with pytest.raises(PrivacyError, match="the model has no trainable parameter"):
-        check_person_gradients(ranker.train(), FULL)
-
-
-def test_model_is_loaded_and_checked_once_per_process(private_run, monkeypatch):
-    checked = []
-    monkeypatch.setattr(clients.merchant, "check_person_gradients", lambda *_: checked.append(1))
-    for partition in (0, 1, 0):
-        load_merchant(private_run, partition)
-    assert checked == [1]
-
-
-def test_run_or_client_that_is_not_there_is_refused(private_run, tmp_path):
-    with pytest.raises(RunError, match="holds clients 0 to 1, not 2"):
-        load_merchant(private_run, 2)
-    with pytest.raises(RunError, match=FILE):
-        load_merchant(tmp_path / "nowhere", 0)
-
-
-def test_agreement_shapes_the_loss(private_run):
-    agreed = replace(_agreed(private_run), mask_last=False, negatives=7, seed=11)
-    assert local_training(agreed) == LocalTraining(mask_last=False, negatives=7, seed=11)
