@@ -78,8 +78,12 @@ class Merchant:
         plan = self._agreement.plan
         if instruction.run_id != self._agreement.run_id or instruction.round_index > plan.rounds:
             raise Refusal(RefusalCode.PLAN, "this round is not part of the agreed plan")
-        round_id = f"{instruction.run_id}/{instruction.round_index}"
-        if self._ledger.charge(round_id, plan.local_steps) is Charge.ALREADY_CHARGED:
+        with self._replies.alone():
+            return self._answer(instruction, f"{instruction.run_id}/{instruction.round_index}")
+
+    def _answer(self, instruction: Instruction, round_id: str) -> Arrays:
+        """Charge, then compute or repeat; never two answers on one charge."""
+        if self._ledger.charge(round_id, self._agreement.plan.local_steps) is Charge.ALREADY_CHARGED:
             if (cached := self._replies.find(instruction)) is not None:
                 self._ledger.release(round_id)  # a crash may have come between keeping the reply and noting it
                 return cached

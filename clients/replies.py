@@ -4,7 +4,10 @@ Computing a round twice would release twice what was charged once. The reply is 
 keeping it costs nothing.
 """
 
+import fcntl
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -19,6 +22,13 @@ class ReplyCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let one process or thread of this client in at a time: two that find a round unanswered would both answer."""
+        with self._path.with_suffix(".lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the operating system's, so it goes with the process
+            yield
 
     def keep(self, instruction: Instruction, reply: Arrays) -> None:
         """Replace the kept reply, whole or not at all."""

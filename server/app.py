@@ -14,6 +14,7 @@ def build_app(
     *,
     on_round: OnRound | None = None,
     on_finish: Callable[[ServerState], None] | None = None,
+    closes_folder: bool = False,
 ) -> ServerApp:
     """Make a server app.
 
@@ -21,16 +22,23 @@ def build_app(
         job_of: finds what to run from Flower's context.
         on_round: told of each round after it is on disk.
         on_finish: told of the state after the last round.
+        closes_folder: let the next process into the run folder once the app is done with it, for a folder that
+            ``job_of`` opened: Flower calls a run finished while the process that ran it still lives.
     """
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        state = run_job(grid, job_of(context), on_round=on_round)
+        job = job_of(context)
+        try:
+            state = run_job(grid, job, on_round=on_round)
+        finally:
+            if closes_folder:
+                job.folder.close()
         if on_finish:
             on_finish(state)
 
     return server_app
 
 
-app = build_app()
+app = build_app(closes_folder=True)

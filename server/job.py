@@ -133,7 +133,11 @@ def job_from_workspace(context: Context) -> Job:
     if not workspace:
         raise ConfigError("workspace is empty: expected a run folder; set it with --run-config 'workspace=\"PATH\"'")
     folder = RunFolder.open_for_resume(Path(str(workspace)))
-    return job_of_run(folder, load_config(folder.config))
+    try:
+        return job_of_run(folder, load_config(folder.config))
+    except BaseException:
+        folder.close()
+        raise
 
 
 def _start(job: Job) -> ServerState:

@@ -1,4 +1,4 @@
-"""A merchant opens only with a model and a loss that keep people apart."""
+"""A merchant opens only with a model and a loss that keep people apart, and sends the adapter's arrays alone."""
 
 from dataclasses import replace
 
@@ -15,7 +15,18 @@ from fedrec.agreement import FILE, read_agreement
 from fedrec.errors import PrivacyError, RunError
 from fedrec.model.adapters import schema_of
 from fedrec.model.losses import person_losses
-from tests.tiny_ranker import KINDS, TARGETS, adapted, histories, learned, private_plan, run_folder
+from fedrec.wire import Update, update_to_record
+from tests.tiny_ranker import (
+    KINDS,
+    TARGETS,
+    adapted,
+    histories,
+    instruction,
+    learned,
+    private_plan,
+    run_folder,
+    start_arrays,
+)
 
 PEOPLE = histories(5, 9, 3, 14)
 FULL = LocalTraining(mask_last=True, negatives=None, seed=0)
@@ -100,3 +111,23 @@ def test_run_or_client_that_is_not_there_is_refused(private_run, tmp_path):
 def test_agreement_shapes_the_loss(private_run):
     agreed = replace(read_agreement(private_run), mask_last=False, negatives=7, seed=11)
     assert local_training(agreed) == LocalTraining(mask_last=False, negatives=7, seed=11)
+
+
+def test_only_the_adapters_arrays_leave(private_run):
+    merchant, agreed = load_merchant(private_run, 0), read_agreement(private_run)
+    names = {spec.name for spec in merchant.schema}
+    assert names == set(start_arrays(agreed))
+    assert all(".lora_" in name or "norm" in name or name.endswith("_gain.weight") for name in names)
+    reply = merchant.train_round(instruction(agreed, start_arrays(agreed)))
+    assert {name: values.shape for name, values in reply.items()} == dict(merchant.schema)
+    assert all(values.dtype == np.float32 for values in reply.values())
+    assert (merchant.base_digest, merchant.plan_digest) == (agreed.base_digest, agreed.plan.digest())
+
+
+def test_repeated_reply_makes_the_same_message(private_run):
+    merchant, agreed = load_merchant(private_run, 0), read_agreement(private_run)
+    asked = instruction(agreed, start_arrays(agreed))
+    header = (asked.run_id, asked.round_index, asked.base_digest, asked.plan_digest)
+    records = [update_to_record(Update(*header, arrays=merchant.train_round(asked))) for _ in range(2)]
+    assert list(records[0]["update"]) == list(records[1]["update"])
+    assert all(array.data == records[1]["update"][name].data for name, array in records[0]["update"].items())

@@ -132,6 +132,24 @@ def test_folder_that_was_never_prepared_is_refused(tmp_path: Path) -> None:
         job_from_workspace(context_of(0, workspace=str(tmp_path / "run")))
 
 
+def test_a_folder_that_cannot_be_run_is_let_go(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run").close()
+    with pytest.raises(ConfigError):
+        job_from_workspace(context_of(0, workspace=str(tmp_path / "run")))
+    RunFolder.open_for_resume(tmp_path / "run").close()
+
+
+@pytest.mark.parametrize("closes_folder", [True, False])
+def test_app_lets_go_of_the_folder_only_when_it_is_its_own(closes_folder: bool, tmp_path: Path) -> None:
+    work = job(tmp_path / "run")
+    run_local(build_app(lambda context: work, closes_folder=closes_folder), client_app(), clients=5)
+    if not closes_folder:
+        with pytest.raises(RunError, match="in use by another process"):
+            RunFolder.open_for_resume(tmp_path / "run")
+        work.folder.close()
+    RunFolder.open_for_resume(tmp_path / "run").close()
+
+
 def test_another_federation_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     work = job(tmp_path / "run")
     run_job(_grid(), work)

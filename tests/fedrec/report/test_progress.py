@@ -1,5 +1,6 @@
 """Progress is for people on stderr: stdout stays clean, a log gets plain lines, and off means silence."""
 
+import threading
 import time
 
 import pytest
@@ -63,13 +64,9 @@ def test_a_terminal_gets_bars_on_stderr_with_the_last_text(capsys, monkeypatch):
 
 def test_an_error_inside_passes_through_and_the_bars_are_put_away(monkeypatch):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-
-    def fail():
-        with Progress() as progress, progress.stage("rounds", total=3):
-            raise ValueError("boom")
-
-    with pytest.raises(ValueError, match="boom"):
-        fail()
-    fail_again = pytest.raises(ValueError, match="boom")  # a live display left behind would refuse the next one
-    with fail_again:
-        fail()
+    before = set(threading.enumerate())
+    with pytest.raises(ValueError, match="boom"), Progress() as progress, progress.stage("rounds", total=3):
+        raise ValueError("boom")
+    for thread in set(threading.enumerate()) - before:  # the display's own, told to stop
+        thread.join(timeout=2)
+        assert not thread.is_alive()
