@@ -41,7 +41,9 @@ def run(folder: Path, setting: str, seed: int) -> Path:
     if not (out / "report.json").exists():
         resume = ["--resume"] if (out / "config.toml").exists() else SETTINGS[setting] + ["--seed", str(seed)]
         code = "from fedrec.cli import main; main()"
-        subprocess.run([sys.executable, "-c", code, "simulate", "--out", str(out), *resume], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [sys.executable, "-c", code, "simulate", "--out", str(out), *resume], check=True, stdout=sys.stderr
+        )
     return out
 
 

@@ -36,7 +36,9 @@ class DataConfig(_Section):
     merge_repeats: bool = Field(True, description="drop an event that repeats the item just before it")
     min_events: Annotated[int, Field(ge=3)] = Field(4, description="people with fewer events are left out")
     max_history: Count = Field(200, description="events kept per person, the latest")
-    split: Literal["leave-last-out", "next-basket"] = Field("leave-last-out", description="how test targets are held out")
+    split: Literal["leave-last-out", "next-basket"] = Field(
+        "leave-last-out", description="how test targets are held out"
+    )
     time_cut: str | None = Field(
         None, description="ISO date for next-basket: training ends here; the last tenth of the events when absent"
     )
@@ -58,7 +60,8 @@ class ItemsConfig(_Section):
     """How catalogue text becomes vectors."""
 
     encoder: str = Field(
-        "auto", description="auto (shipped vectors for the bundled set, else hashing) | hashing | a Hugging Face path or name"
+        "auto",
+        description="auto (shipped vectors for the bundled set, else hashing) | hashing | a Hugging Face path or name",
     )
     local_files_only: bool = Field(True, description="never download encoder weights")
     dimensions: Count = Field(256, description="width of the whitened vectors")
@@ -68,7 +71,9 @@ class ItemsConfig(_Section):
 class ModelConfig(_Section):
     """The ranker: a small causal decoder over item vectors, plus the named parts of the score."""
 
-    backbone: Path | None = Field(None, description="folder of a pretrained Hugging Face causal decoder; small Llama if absent")
+    backbone: Path | None = Field(
+        None, description="folder of a pretrained Hugging Face causal decoder; small Llama if absent"
+    )
     width: Count = Field(64, description="hidden size")
     layers: Count = Field(2, description="decoder blocks")
     heads: Count = Field(2, description="attention heads")
@@ -106,7 +111,9 @@ class AdapterConfig(_Section):
 class LocalConfig(_Section):
     """What a merchant does for itself with its own people; costs no privacy because it never leaves."""
 
-    memory_weight: Annotated[float, Field(ge=0)] = Field(1.5, description="gamma: logits of the merchant's own transitions")
+    memory_weight: Annotated[float, Field(ge=0)] = Field(
+        1.5, description="gamma: logits of the merchant's own transitions"
+    )
     memory_sharpness: Positive = Field(30.0, description="how soon a transition's probability counts")
     memory_window: Count = Field(3, description="events apart that still count as a transition")
     memory_recent: Count = Field(3, description="events of a history that are looked up")
@@ -144,7 +151,9 @@ class FederationConfig(_Section):
     warmup_rounds: Annotated[int, Field(ge=0)] = Field(3, description="rounds over which the step size grows")
     ema: Fraction = Field(0.9, description="decay of the averaged adapter that is published")
     min_replies: Rate = Field(0.5, description="share of asked clients that must answer, or the round is void")
-    engine: Literal["local", "ray"] = Field("local", description="local: in this process; ray: Flower's simulation runtime")
+    engine: Literal["local", "ray"] = Field(
+        "local", description="local: in this process; ray: Flower's simulation runtime"
+    )
     workers: Count = Field(2, description="Ray actors of the ray engine")
 
 

@@ -13,6 +13,13 @@ def private_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Outcom
 
 
 @pytest.fixture(scope="session")
+def some_asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Outcome]:
+    """A finished private run in which two of four clients are asked each round, and what it printed for a person."""
+    bench = Bench.at(tmp_path_factory.mktemp("some"), {"federation.clients_per_round": 2})
+    return bench, bench.simulate()
+
+
+@pytest.fixture(scope="session")
 def bare_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Outcome]:
     """A finished run without privacy, and what it printed for a person."""
     bench = Bench.at(tmp_path_factory.mktemp("bare"))

@@ -1,7 +1,7 @@
 """The named parts of the score. Each is a module or a table that can be inspected on its own.
 
-    score = sequence + text + bias      (shared, one model for all)
-            + local                     (a merchant's own memory, which lives on the client)
+score = sequence + text + bias      (shared, one model for all)
+        + local                     (a merchant's own memory, which lives on the client)
 """
 
 import torch

@@ -47,11 +47,11 @@ def test_references_do_not_depend_on_privacy(private_run, bare_run):
         assert private[f"{row}_no_noise"] == pytest.approx(bare[row], abs=1e-6), row
 
 
-def test_pooled_training_moves_the_adapter_and_is_reproducible(private_run, tmp_path):
+def test_pooled_training_starts_from_the_base_whatever_the_federation_did(private_run, tmp_path):
     bench, _ = private_run
     metrics = bench.summary()["metrics"]
     assert metrics["centralized"] != metrics["base"]
-    assert bench.simulate("--no-dp", "--compare", out=tmp_path / "again").exit_code == 0
+    assert bench.simulate("--no-dp", "--compare", "--rounds", 1, out=tmp_path / "again").exit_code == 0
     assert bench.summary(tmp_path / "again")["metrics"]["centralized"] == metrics["centralized"]
 
 

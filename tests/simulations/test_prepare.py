@@ -73,9 +73,9 @@ def test_manifest_is_written_when_named(bench, tmp_path):
 
 
 def repeating(folder):
-    """Person p buys A A B before the cut, and A B B at one time after it: everyone the same."""
+    """Everyone buys A A B A B before the cut, and B A at one time after it."""
     day, cut = 86_400, FIRST_DAY + 10 * 86_400
-    walk = [("i00", -3), ("i00", -2), ("i01", -1), ("i01", 1), ("i00", 1), ("i01", 1)]
+    walk = [("i00", -5), ("i00", -4), ("i01", -3), ("i00", -2), ("i01", -1), ("i01", 1), ("i00", 1)]
     rows = [
         {"user_id": f"p{person:02d}", "item_id": item, "timestamp": cut + day * at}
         for person in range(12)
@@ -89,7 +89,7 @@ def repeating(folder):
 def test_next_basket_keeps_a_repeat_as_a_target_but_merges_the_past(tmp_path):
     made, cut = repeating(tmp_path)
     split = read_people(config_of(made, data__split="next-basket", data__time_cut=cut)).split
-    assert split.train.of(0).tolist() == [0, 1]
+    assert split.train.of(0).tolist() == [0, 1, 0, 1]
     assert sorted(split.targets.of(0).tolist()) == [0, 1]  # i01 is the last item seen, and still asked for
 
 
@@ -103,7 +103,7 @@ def test_next_basket_cuts_the_past_not_the_basket(tmp_path):
 def test_next_basket_without_merging_keeps_the_past_whole(tmp_path):
     made, cut = repeating(tmp_path)
     config = config_of(made, data__split="next-basket", data__time_cut=cut, data__merge_repeats=False)
-    assert read_people(config).split.train.of(0).tolist() == [0, 0, 1]
+    assert read_people(config).split.train.of(0).tolist() == [0, 0, 1, 0, 1]
 
 
 def test_positions_are_no_clock(tmp_path):
@@ -127,10 +127,16 @@ def test_a_bad_date_is_named(bench):
 
 def test_plan_takes_the_public_numbers_of_the_settings(bench, people):
     changes = {"privacy__sampling_rate": 0.5, "federation__local_steps": 2, "privacy__clip_norm": 0.7}
+    changes |= {"privacy__enabled": False}  # the same public numbers, without the accountant's time
     plan = make_plan(config_of(bench, **changes), people.partition)
     assert (plan.sampling_rate, plan.local_steps, plan.rounds, plan.steps, plan.clip_norm) == (0.5, 2, 3, 6, 0.7)
-    assert (plan.epsilon, plan.delta) == (8.0, 1e-5)
     assert plan.expected_people == people.partition.nominal_people == 10
+
+
+def test_plan_gives_the_epsilon_of_the_settings(bench, people):
+    plan = make_plan(config_of(bench), people.partition)
+    assert (plan.epsilon, plan.delta, plan.private) == (8.0, 1e-5, True)
+    assert plan.epsilon_after(plan.steps) <= 8.0
 
 
 def test_plan_takes_the_normaliser_that_is_named(bench, people):

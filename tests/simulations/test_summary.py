@@ -10,15 +10,7 @@ from fedrec.agreement import agreed_ranker, read_agreement
 from fedrec.evaluation.protocol import Evaluation
 from fedrec.model.adapters import adapter_arrays
 from simulations.summary import _client_column, _comparison
-from tests.tiny_run import Bench, read_lines
-
-
-@pytest.fixture(scope="module")
-def some_asked(tmp_path_factory):
-    """A private run in which two of four clients are asked each round."""
-    bench = Bench.at(tmp_path_factory.mktemp("some"), {"federation.clients_per_round": 2})
-    assert bench.simulate().exit_code == 0
-    return bench
+from tests.tiny_run import read_lines
 
 
 def report_of(bench):
@@ -26,7 +18,8 @@ def report_of(bench):
 
 
 def test_timing_and_traffic_follow_from_the_rounds(some_asked):
-    summary, lines = some_asked.summary(), read_lines(some_asked.out / "events.jsonl")
+    bench, _ = some_asked
+    summary, lines = bench.summary(), read_lines(bench.out / "events.jsonl")
     seconds = [line["seconds"] for line in lines]
     assert summary["timing"]["round_median_s"] == statistics.median(seconds)
     assert summary["timing"]["updates_per_s"] == pytest.approx(6 / sum(seconds), rel=0.01)
@@ -35,33 +28,38 @@ def test_timing_and_traffic_follow_from_the_rounds(some_asked):
 
 
 def test_one_update_costs_a_little_more_than_its_numbers(some_asked):
-    summary = some_asked.summary()
+    bench, _ = some_asked
+    summary = bench.summary()
     numbers = 4 * summary["adapter"]["trainable_parameters"]
     assert numbers < summary["bytes_up_per_client_round"] < numbers + 2_000
 
 
 def test_trainable_parameters_are_those_of_the_adapter(some_asked):
-    arrays = adapter_arrays(agreed_ranker(read_agreement(some_asked.out), some_asked.out))
-    assert some_asked.summary()["adapter"]["trainable_parameters"] == sum(values.size for values in arrays.values())
+    bench, _ = some_asked
+    arrays = adapter_arrays(agreed_ranker(read_agreement(bench.out), bench.out))
+    assert bench.summary()["adapter"]["trainable_parameters"] == sum(values.size for values in arrays.values())
 
 
 def test_the_guarantee_covers_every_round_even_for_clients_asked_less_often(some_asked):
-    privacy = some_asked.summary()["privacy"]
+    bench, _ = some_asked
+    privacy = bench.summary()["privacy"]
     assert privacy["steps"] == 3
     assert privacy["per_client_epsilon"]["min"] < privacy["per_client_epsilon"]["max"] <= privacy["epsilon"] <= 8.0
 
 
 def test_the_report_lists_each_clients_own_epsilon(some_asked):
-    listed = [client["epsilon"] for client in report_of(some_asked)["context"]["clients"]]
-    spread = some_asked.summary()["privacy"]["per_client_epsilon"]
+    bench, _ = some_asked
+    listed = [client["epsilon"] for client in report_of(bench)["context"]["clients"]]
+    spread = bench.summary()["privacy"]["per_client_epsilon"]
     assert (min(listed), statistics.median(listed), max(listed)) == (spread["min"], spread["median"], spread["max"])
 
 
 def test_a_person_at_more_merchants_is_protected_less(some_asked):
-    context = report_of(some_asked)["context"]
+    bench, _ = some_asked
+    context = report_of(bench)["context"]
     composed = [context["epsilon_for_person_at"][str(k)] for k in (1, 2, 3, 5, 10)]
     assert composed == sorted(set(composed))
-    assert composed[0] == pytest.approx(some_asked.summary()["privacy"]["epsilon"], abs=1e-3)
+    assert composed[0] == pytest.approx(bench.summary()["privacy"]["epsilon"], abs=1e-3)
 
 
 def test_without_privacy_there_is_no_epsilon_anywhere(bare_run):
@@ -71,7 +69,8 @@ def test_without_privacy_there_is_no_epsilon_anywhere(bare_run):
 
 
 def test_the_report_counts_people_as_the_partition_does(some_asked):
-    data = report_of(some_asked)["context"]["data"]
+    bench, _ = some_asked
+    data = report_of(bench)["context"]["data"]
     assert (data["people"], data["panel_people"], data["client_people"]) == (120, 24, 40)
     assert (data["items"], data["events"]) == (40, 960)
 
@@ -86,7 +85,8 @@ def test_the_command_in_the_report_makes_the_run_again(bare_run, tmp_path):
 
 
 def test_peak_memory_is_in_megabytes(some_asked):
-    assert 100 < some_asked.summary()["peak_rss_mb"] < 20_000
+    bench, _ = some_asked
+    assert 100 < bench.summary()["peak_rss_mb"] < 20_000
 
 
 def evaluation(*values, people=None):
