@@ -91,7 +91,11 @@ def _print_guarantee(summary: Summary, context: Context, out: Console) -> None:
     if summary.privacy is not None:
         composed = context.epsilon_for_person_at.items()
         if several := ", ".join(f"{k} clients {words.ceiling(epsilon)}" for k, epsilon in composed if k > 1):
-            out.print(Padding(escape(f"Epsilon of someone who is at several clients: {several}."), (0, 0, 0, 2)))
+            out.print(
+                Padding(
+                    escape(f"Epsilon of someone who is at several clients, at the same delta: {several}."), (0, 0, 0, 2)
+                )
+            )
     if context.limits:
         out.print(Padding(escape(context.limits[0]), (0, 0, 0, 2)))
 
