@@ -165,7 +165,8 @@ class PrivacyPlan:
         below = "below" if self.delta_is_below_one_over_n else "NOT below"
         return (
             f"Each {self.unit} has (epsilon = {round_up(self.epsilon):g}, delta = {self.delta:g})-differential privacy "
-            f"over all {self.steps} training steps, where neighbours {self.relation}, "
+            f"over all {self.steps} training steps, "
+            f"where neighbouring data sets differ in one person ({self.relation}), "
             f"accounted by {self.accountant}; delta is {below} one over the {self.expected_people} people "
             "expected at a client."
         )

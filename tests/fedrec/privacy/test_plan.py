@@ -46,7 +46,7 @@ def test_a_person_at_more_clients_has_less_privacy(make_plan):
 def test_the_statement_says_it_whole(make_plan):
     assert make_plan().statement() == (
         "Each person at a client has (epsilon = 8, delta = 1e-05)-differential privacy over all 30 training steps, "
-        f"where neighbours add or remove one person, accounted by {ACCOUNTANT}; "
+        f"where neighbouring data sets differ in one person (add or remove one person), accounted by {ACCOUNTANT}; "
         "delta is below one over the 80 people expected at a client."
     )
 

@@ -7,7 +7,8 @@ import pytest
 
 STATEMENT = (
     "Each person at a merchant has (epsilon = 8, delta = 1e-05)-differential privacy over all 30 training steps, "
-    "where neighbours add or remove one person, accounted by dp-accounting 0.6.0 PLD; "
+    "where neighbouring data sets differ in one person (add or remove one person), "
+    "accounted by dp-accounting 0.6.0 PLD; "
     "delta is below one over the 74 people expected at a client."
 )
 
