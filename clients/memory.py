@@ -1,7 +1,10 @@
-"""A merchant's own memory: transitions among its own people. It costs no privacy because it never leaves.
+"""A merchant's own memory: what follows what among its people, and what a person bought before.
 
-The part of the score is ``weight * log(1 + sharpness * P(item | recent items))``: zero for whatever
-the merchant has not seen follow, and additive, so that an explanation can name it.
+It costs no privacy because it never leaves. Two parts, both zero for what was never seen, and additive,
+so that an explanation can name them:
+
+    transitions   weight * log(1 + sharpness * P(item | recent items))
+    repeats       repeat_weight * log(1 + how often this person took the item)
 """
 
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ class MemorySpec:
         recent: events of a history that are looked up.
         decay: weight of a looked-up event relative to the next later one.
         shrinkage: pseudo-counts added to each row.
+        repeat_weight: logits of a person's own earlier purchases; 0 where hardly anything is bought again.
     """
 
     weight: float
@@ -31,6 +35,7 @@ class MemorySpec:
     recent: int
     decay: float
     shrinkage: float
+    repeat_weight: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +52,14 @@ class LocalMemory:
         return cls(spec, count_transitions(histories, items=items, gap_weights=gap_weights, shrinkage=spec.shrinkage))
 
     def scores(self, history: np.ndarray) -> np.ndarray:
-        """Return the part after a history of item indices, (I,) float32, >= 0."""
+        """Return the local score after a history of item indices, (I,) float32, >= 0: the sum of ``parts``."""
+        return sum(self.parts(history).values()).astype(np.float32)  # type: ignore[union-attr]
+
+    def parts(self, history: np.ndarray) -> dict[str, np.ndarray]:
+        """Return each part by name, (I,) float64, >= 0."""
         probabilities = self.transitions.after(history[-self.spec.recent :], decay=self.spec.decay)
-        return (self.spec.weight * np.log1p(self.spec.sharpness * probabilities)).astype(np.float32)
+        counts = np.bincount(history, minlength=self.transitions.items)
+        return {
+            "transitions": self.spec.weight * np.log1p(self.spec.sharpness * probabilities),
+            "repeats": self.spec.repeat_weight * np.log1p(counts),
+        }

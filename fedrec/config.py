@@ -119,6 +119,9 @@ class LocalConfig(_Section):
     memory_recent: Count = Field(3, description="events of a history that are looked up")
     memory_decay: Rate = Field(0.4, description="weight of a looked-up event relative to the next later one")
     memory_shrinkage: Annotated[float, Field(ge=0)] = Field(0.2, description="pseudo-counts added to each row")
+    repeat_weight: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="logits of a person's own earlier purchases; 0 where hardly anything is bought again"
+    )
     tuning_steps: Annotated[int, Field(ge=0)] = Field(2, description="fine-tuning passes over the merchant's people")
     tuning_rate: Positive = Field(2e-2, description="Adam step size of fine-tuning")
 

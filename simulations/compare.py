@@ -82,6 +82,7 @@ class _Contenders:
             recent=local.memory_recent,
             decay=local.memory_decay,
             shrinkage=local.memory_shrinkage,
+            repeat_weight=local.repeat_weight,
         )
         return self.table.judge(
             MerchantScorer(self.ranker, self._train, self._clients, adapters=adapters, memory=memory)

@@ -157,7 +157,8 @@ def table(summary: Summary) -> dict[str, list[TableRow]]:
 
 def _group(summary: Summary, labels: dict[str, tuple[str, str]]) -> list[TableRow]:
     present = {key: summary.metrics[key] for key in labels if key in summary.metrics}
-    best = [metric(max(values[column] for values in present.values())) for column in COLUMNS]
+    printed = [[metric(values[column]) for values in present.values()] for column in COLUMNS]
+    best = [max(column) if len(set(column)) > 1 else None for column in printed]  # all alike: there is no best
     rows = []
     for key, values in present.items():
         label, note = labels[key]

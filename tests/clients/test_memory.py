@@ -8,7 +8,7 @@ from clients.memory import LocalMemory, MemorySpec
 from fedrec.data.histories import Histories
 from tests.tiny_ranker import ITEMS, histories
 
-SPEC = MemorySpec(weight=2.0, sharpness=30.0, window=2, recent=2, decay=0.5, shrinkage=0.5)
+SPEC = MemorySpec(weight=2.0, sharpness=30.0, window=2, recent=2, decay=0.5, shrinkage=0.5, repeat_weight=0.0)
 PEOPLE = Histories.from_lists([[0, 1, 2], [0, 2], [3]])
 
 
@@ -65,3 +65,12 @@ def test_what_the_merchant_has_not_seen_adds_nothing(history):
 def test_merchant_without_people_has_an_empty_memory():
     memory = LocalMemory.of(Histories.from_lists([]), SPEC, items=5)
     assert not memory.scores(np.array([0, 1])).any()
+
+
+def test_own_purchases_count_by_how_often_and_add_to_the_transitions():
+    spec = replace(SPEC, repeat_weight=3.0)
+    memory = LocalMemory.of(Histories.from_lists([[0, 1, 2], [1, 2]]), spec, items=4)
+    history = np.array([2, 0, 2])
+    parts = memory.parts(history)
+    np.testing.assert_allclose(parts["repeats"], 3.0 * np.log([2.0, 1.0, 3.0, 1.0]))
+    np.testing.assert_allclose(memory.scores(history), parts["transitions"] + parts["repeats"], rtol=1e-6)

@@ -17,8 +17,8 @@ from tests.tiny_ranker import ITEMS, adapted, histories, nudge
 
 CLIENTS = (np.array([0, 3]), np.array([1, 4]), np.array([2]))
 PEOPLE = np.array([4, 0, 2, 1, 3])
-MEMORY = MemorySpec(weight=1.5, sharpness=30.0, window=3, recent=3, decay=0.4, shrinkage=0.2)
-NO_MEMORY = MemorySpec(weight=0.0, sharpness=30.0, window=3, recent=3, decay=0.4, shrinkage=0.2)
+MEMORY = MemorySpec(weight=1.5, sharpness=30.0, window=3, recent=3, decay=0.4, shrinkage=0.2, repeat_weight=0.0)
+NO_MEMORY = MemorySpec(weight=0.0, sharpness=30.0, window=3, recent=3, decay=0.4, shrinkage=0.2, repeat_weight=0.0)
 TUNING = FineTuning(steps=2, learning_rate=0.01)
 TRAINING = LocalTraining(mask_last=True, negatives=None, seed=0)
 
