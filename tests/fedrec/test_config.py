@@ -61,6 +61,7 @@ OUTSIDE = {
     "local.memory_recent": [0],
     "local.memory_decay": [0.0, 1.1],
     "local.memory_shrinkage": [-0.1],
+    "local.repeat_weight": [-0.1],
     "local.tuning_steps": [-1],
     "local.tuning_rate": [0.0, math.inf],
     "privacy.enabled": ["perhaps"],
