@@ -22,7 +22,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $@ $(VENV)/.installed
 
-simulate: $(VENV)/.installed ## fifty merchants train one private ranker on real purchases; about four minutes
+simulate: $(VENV)/.installed ## fifty merchants train one private ranker on real purchases; two to four minutes
 	$(BIN)/fedrec simulate --clients 50
 
 test: $(VENV)/.installed-dev ## every test that is not slow
