@@ -122,3 +122,15 @@ def test_an_absent_file_is_refused(tmp_path):
 def test_arrays_that_do_not_fit_are_refused(offsets, message):
     with pytest.raises(DataError, match=message):
         Histories(np.array(offsets), np.zeros(2, np.int32), np.zeros(2, np.int64))
+
+
+def test_without_repeats_drops_what_repeats_the_event_before_it_within_a_person():
+    histories = Histories.from_lists([[1, 1, 2, 1, 1, 1], [], [1, 3, 3], [3]])
+    merged = histories.without_repeats()
+    assert [merged.of(person).tolist() for person in range(4)] == [[1, 2, 1], [], [1, 3], [3]]
+    # Person 3 begins with the item that person 2 ends on: that is no repeat of theirs.
+
+
+def test_without_repeats_keeps_trailing_people_without_events():
+    merged = Histories.from_lists([[2, 2], []]).without_repeats()
+    assert merged.lengths.tolist() == [1, 0]

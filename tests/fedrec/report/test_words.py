@@ -135,3 +135,14 @@ def test_the_budget_is_the_one_that_was_asked_for(run):
     run[2]["config"] = {}
     summary, _, context = check_inputs(*run)
     assert words.budget(summary.privacy, context) == 7.9994
+
+
+def test_a_column_in_which_all_print_alike_has_no_best(run):
+    summary, rounds, context = run
+    for values in summary["metrics"].values():
+        values["worst_decile_ndcg@10"] = 0.0
+    checked, _, _ = check_inputs(summary, rounds, context)
+    last = [row.best[-1] for rows in words.table(checked).values() for row in rows]
+    first = [row.best[0] for rows in words.table(checked).values() for row in rows]
+    assert not any(last)
+    assert sum(first) == 2  # one in each group
