@@ -1,4 +1,4 @@
-"""The Flower ``ClientApp``: unpack, check, let the merchant train, pack. Nothing else ever leaves a client.
+"""The Flower ``ClientApp``: unpack, check, let the merchant train or measure, pack. Nothing else ever leaves a client.
 
 Flower forwards the text of any exception to the server, so every exception ends here and becomes a code.
 """
@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.replies import Answer
 from fedrec.errors import ConfigError
-from fedrec.schema import AdapterSchema, Arrays
+from fedrec.schema import AdapterSchema
 from fedrec.wire import (
     Instruction,
     Refusal,
@@ -23,6 +24,7 @@ from fedrec.wire import (
     refusal_to_error,
     update_to_record,
 )
+from fedrec.wire_metrics import Measures, measures_to_record
 
 log = logging.getLogger(__name__)
 
@@ -39,25 +41,36 @@ class Trainer(Protocol):
     @property
     def plan_digest(self) -> str: ...
 
-    def train_round(self, instruction: Instruction) -> Arrays: ...
+    @property
+    def metrics(self) -> tuple[str, ...]: ...
+
+    def train_round(self, instruction: Instruction) -> Answer: ...
+
+    def measure_round(self, instruction: Instruction) -> Answer: ...
+
+
+Task = Callable[[Message, Trainer], RecordDict]
 
 
 def build_app(merchant_of: Callable[[Context], Trainer]) -> ClientApp:
-    """Make a client app that answers training messages through ``merchant_of(context)``."""
+    """Make a client app that answers messages to train and to measure through ``merchant_of(context)``."""
     client_app = ClientApp()
 
     @client_app.train()
     def train(message: Message, context: Context) -> Message:
-        return answer(message, lambda: merchant_of(context))
+        return answer(message, lambda: merchant_of(context), task=_train)
+
+    @client_app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return answer(message, lambda: merchant_of(context), task=_measure)
 
     return client_app
 
 
-def answer(message: Message, merchant: Callable[[], Trainer]) -> Message:
-    """Return the update for ``message``, or an error that carries one of six codes."""
+def answer(message: Message, merchant: Callable[[], Trainer], *, task: Task) -> Message:
+    """Return what ``task`` makes of ``message``, or an error that carries one of six codes."""
     try:
-        update = _train(message, merchant())
-        return Message(update_to_record(update), reply_to=message)
+        return Message(task(message, merchant()), reply_to=message)
     except Exception as error:
         code = refusal_code(error)
         log.warning("refused=%s error=%s", code.value, type(error).__name__)
@@ -77,16 +90,28 @@ def check_agreement(instruction: Instruction, merchant: Trainer) -> None:
         raise Refusal(RefusalCode.PLAN, "the instruction is for another privacy plan than the one agreed to here")
 
 
-def _train(message: Message, merchant: Trainer) -> Update:
+def _train(message: Message, merchant: Trainer) -> RecordDict:
     """Parse, check, train, and echo the instruction's header."""
     instruction = instruction_from_record(message.content, schema=merchant.schema)
     check_agreement(instruction, merchant)
-    arrays = merchant.train_round(instruction)
-    if {name: values.shape for name, values in arrays.items()} != dict(merchant.schema):
+    answer = merchant.train_round(instruction)
+    if {name: values.shape for name, values in answer.arrays.items()} != dict(merchant.schema):
         raise TypeError("the merchant's update does not have the shapes of its own schema")
-    return Update(
-        instruction.run_id, instruction.round_index, instruction.base_digest, instruction.plan_digest, arrays=arrays
-    )
+    return update_to_record(Update(*_header(instruction), ledger_head=answer.ledger_head, arrays=answer.arrays))
+
+
+def _measure(message: Message, merchant: Trainer) -> RecordDict:
+    """Parse, check, measure, and echo the instruction's header."""
+    instruction = instruction_from_record(message.content, schema=merchant.schema)
+    check_agreement(instruction, merchant)
+    answer = merchant.measure_round(instruction)
+    values = {name: float(value) for name, value in answer.arrays.items()}
+    measures = Measures(*_header(instruction), ledger_head=answer.ledger_head, values=values)
+    return measures_to_record(measures, names=merchant.metrics)
+
+
+def _header(instruction: Instruction) -> tuple[str, int, str, str]:
+    return instruction.run_id, instruction.round_index, instruction.base_digest, instruction.plan_digest
 
 
 def _merchant_from_workspace(context: Context) -> Trainer:

@@ -1,37 +1,46 @@
 """A merchant (or a device): its people's histories, its ledger, and the round it is willing to train."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from clients.replies import ReplyCache
+from clients.measuring import person_metrics
+from clients.replies import Answer, ReplyCache
 from clients.training import LocalTraining, private_direction, step_losses
 from fedrec.agreement import Agreement, agreed_ranker, read_agreement
+from fedrec.code import code_digest
 from fedrec.data.histories import Histories
+from fedrec.errors import PrivacyError
 from fedrec.model.adapters import schema_of
 from fedrec.model.ranker import Ranker
-from fedrec.privacy.ledger import Charge, Ledger
+from fedrec.privacy.accounting import Steps
+from fedrec.privacy.ledger import Charge, Kind, Ledger
+from fedrec.privacy.measures import release_metrics
+from fedrec.privacy.policy import Policy
 from fedrec.privacy.randomness import RandomSource, SecureRandom, SeededRandom
 from fedrec.privacy.selfcheck import verify_person_gradients
 from fedrec.schema import AdapterSchema, Arrays
-from fedrec.wire import Instruction, Refusal, RefusalCode
-from fedrec.workspace import client_histories, ledger_of, replies_path
+from fedrec.wire import Instruction, Receipt, Refusal, RefusalCode
+from fedrec.workspace import client_histories, ledger_of, policy_of, replies_path
 
 SELF_CHECK_PEOPLE = 4
 SELF_CHECK_EVENTS = 9
 
 
 class Merchant:
-    """Everything of one client. What it knows of people leaves only through ``train_round``.
+    """Everything of one client. What it knows of people leaves through ``train_round`` and ``measure_round`` alone.
 
     Args:
         agreement: what was agreed with the federation.
         ranker: the resident model with its adapter; overwritten each round, shared by the clients of one process.
         histories: one row a person. Sensitive.
-        ledger: charged before each round.
-        replies: the last reply, so that a repeated instruction gets the same bytes and costs nothing.
+        policy: what this client allows, whatever a server asks; None for a run that is stamped NOT PRIVATE.
+        ledger: charged before each round and each release of metrics.
+        replies: the last replies, so that a repeated instruction gets the same bytes and costs nothing.
         partition: this client's number; seeds the masks of runs that are stamped NOT PRIVATE, nothing else.
     """
 
@@ -41,6 +50,7 @@ class Merchant:
         *,
         ranker: Ranker,
         histories: Histories,
+        policy: Policy | None,
         ledger: Ledger,
         replies: ReplyCache,
         partition: int,
@@ -48,6 +58,7 @@ class Merchant:
         self._agreement = agreement
         self._ranker = ranker
         self._histories = histories
+        self._policy = policy
         self._ledger = ledger
         self._replies = replies
         self._partition = partition
@@ -65,34 +76,90 @@ class Merchant:
     def plan_digest(self) -> str:
         return self._agreement.plan.digest()
 
-    def train_round(self, instruction: Instruction) -> Arrays:
-        """Charge the ledger, train one round from the instruction's adapter, and note that it was sent.
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What it may be asked to measure; none by default."""
+        return self._agreement.metrics
+
+    def train_round(self, instruction: Instruction) -> Answer:
+        """Ask the policy, charge the ledger, train one round from the instruction's adapter, and note that it was sent.
 
         A round that was charged before is answered from the cache. When its reply never left this
         client (a crash came first) it is computed now, on the charge that was already booked.
 
         Raises:
-            Refusal: the round lies outside the plan, or was answered for another adapter.
-            PrivacyError: the budget does not cover the round.
+            Refusal: the round lies outside the plan, the policy does not allow it, or it was answered for another
+                adapter.
+            PrivacyError: the budget does not cover the round, or the ledger was tampered with.
         """
         plan = self._agreement.plan
-        if instruction.run_id != self._agreement.run_id or instruction.round_index > plan.rounds:
-            raise Refusal(RefusalCode.PLAN, "this round is not part of the agreed plan")
-        with self._replies.alone():
-            return self._answer(instruction, f"{instruction.run_id}/{instruction.round_index}")
+        self._check_round(instruction)
+        self._ask_policy()
+        round_id = f"{instruction.run_id}/{instruction.round_index}"
+        release = _Release(round_id, plan.training(plan.local_steps), Kind.TRAINING, self._replies, self._train)
+        return self._answer(instruction, release)
 
-    def _answer(self, instruction: Instruction, round_id: str) -> Arrays:
-        """Charge, then compute or repeat; never two answers on one charge."""
-        if self._ledger.charge(round_id, self._agreement.plan.local_steps) is Charge.ALREADY_CHARGED:
-            if (cached := self._replies.find(instruction)) is not None:
-                self._ledger.release(round_id)  # a crash may have come between keeping the reply and noting it
-                return cached
-            if self._ledger.is_released(round_id):
-                raise Refusal(RefusalCode.REPLAY, "this round was answered for another adapter")
-        reply = self._train(instruction)
-        self._replies.keep(instruction, reply)
-        self._ledger.release(round_id)
-        return reply
+    def measure_round(self, instruction: Instruction) -> Answer:
+        """Release noised metrics of the instruction's adapter, under the same protocol as ``train_round``.
+
+        Returns:
+            Each agreed metric as a number of shape (), float32, and the ledger's entry that covers them.
+
+        Raises:
+            Refusal: no metrics were agreed on for after this round, the policy does not allow them, or they were
+                released for another adapter.
+            PrivacyError: the budget does not cover the release, or the ledger was tampered with.
+        """
+        self._check_round(instruction)
+        if not self._agreement.releases_metrics_in(instruction.round_index):
+            raise Refusal(RefusalCode.PLAN, "no metrics were agreed on for after this round")
+        self._ask_policy(metrics=self.metrics)
+        round_id = f"{instruction.run_id}/{instruction.round_index}/metrics"
+        spending = self._agreement.plan.metrics_release()
+        release = _Release(round_id, spending, Kind.METRICS, self._replies.beside("metrics"), self._measure)
+        return self._answer(instruction, release)
+
+    def _check_round(self, instruction: Instruction) -> None:
+        if instruction.run_id != self._agreement.run_id or instruction.round_index > self._agreement.plan.rounds:
+            raise Refusal(RefusalCode.PLAN, "this round is not part of the agreed plan")
+
+    def _ask_policy(self, metrics: Sequence[str] = ()) -> None:
+        """Refuse what the client's own policy does not allow, before the ledger or anyone's data is touched."""
+        policy, plan = self._policy, self._agreement.plan
+        try:
+            if policy is not None:
+                policy.check_plan(plan)
+                policy.check_base(self.base_digest)
+                policy.check_code(code_digest())
+                policy.check_people(len(self._histories))
+                policy.check_metrics(metrics)
+            elif plan.private:
+                raise PrivacyError("a private plan without a policy: expected the client's own policy.toml")
+        except PrivacyError as error:
+            raise Refusal(RefusalCode.PLAN, str(error)) from error
+
+    def _check_receipt(self, receipt: Receipt | None) -> None:
+        """Stop when the server has seen an entry that the ledger no longer holds: charges were lost."""
+        if receipt is not None and self._policy is not None:
+            server_key = self._policy.server_key
+            self._ledger.accept_countersigned(receipt.head, receipt.signature, server_key=server_key)
+
+    def _answer(self, instruction: Instruction, release: "_Release") -> Answer:
+        """Charge, then compute or repeat; never two answers on one charge. One at a time, whatever is asked."""
+        with self._replies.alone():
+            self._check_receipt(instruction.receipt)
+            charge = self._ledger.charge(
+                release.round_id, release.spending, plan=self._agreement.plan, kind=release.kind
+            )
+            if charge is Charge.ALREADY_CHARGED:
+                if (cached := release.replies.find(instruction)) is not None:
+                    # A crash may have come between keeping the reply and noting that it was sent.
+                    return Answer(cached, self._ledger.release(release.round_id))
+                if self._ledger.is_released(release.round_id):
+                    raise Refusal(RefusalCode.REPLAY, "this round was answered for another adapter")
+            reply = release.compute(instruction)
+            release.replies.keep(instruction, reply)
+            return Answer(reply, self._ledger.release(release.round_id))
 
     def _train(self, instruction: Instruction) -> Arrays:
         agreement, plan = self._agreement, self._agreement.plan
@@ -107,12 +174,30 @@ class Merchant:
             training=local_training(agreement),
         )
 
+    def _measure(self, instruction: Instruction) -> Arrays:
+        agreement, names = self._agreement, self.metrics
+        values = person_metrics(
+            self._ranker, self._histories, instruction.adapter, metrics=names, mask_last=agreement.mask_last
+        )
+        released = release_metrics(agreement.plan, self._randomness(instruction.round_index), values=values)
+        return {name: np.array(value, dtype=np.float32) for name, value in zip(names, released, strict=True)}
+
     def _randomness(self, round_index: int) -> RandomSource:
         """Noise and masks: the operating system's entropy, unless the run is stamped NOT PRIVATE anyway."""
         if self._agreement.plan.private:
             return SecureRandom()
         entropy = np.random.SeedSequence([self._agreement.seed, self._partition, round_index])
         return SeededRandom(int(entropy.generate_state(1)[0]))
+
+
+class _Release(NamedTuple):
+    """One thing that is charged once and answered once."""
+
+    round_id: str
+    spending: Steps
+    kind: Kind
+    replies: ReplyCache
+    compute: Callable[[Instruction], Arrays]
 
 
 def local_training(agreement: Agreement) -> LocalTraining:
@@ -132,7 +217,8 @@ def load_merchant(run: Path, partition: int) -> Merchant:
         agreement,
         ranker=ranker,
         histories=client_histories(run, partition),
-        ledger=ledger_of(run, partition, agreement),
+        policy=policy_of(run, agreement.plan),
+        ledger=ledger_of(run, partition, agreement.plan),
         replies=ReplyCache(replies_path(run, partition)),
         partition=partition,
     )

@@ -6,15 +6,24 @@ keeping it costs nothing.
 
 import fcntl
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedrec.schema import Arrays
 from fedrec.wire import Instruction
+
+
+class Answer(NamedTuple):
+    """What a merchant hands over: its update or its metrics by name, and the ledger's entry that covers it."""
+
+    arrays: Arrays
+    ledger_head: str
 
 
 class ReplyCache:
@@ -30,20 +39,26 @@ class ReplyCache:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the operating system's, so it goes with the process
             yield
 
+    def beside(self, kind: str) -> Self:
+        """Return the cache of another kind of reply of the same client, which this one never displaces."""
+        return type(self)(self._path.with_suffix(f".{kind}{self._path.suffix}"))
+
     def keep(self, instruction: Instruction, reply: Arrays) -> None:
         """Replace the kept reply, whole or not at all."""
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_bytes(save(reply, metadata={"answers": _digest(instruction)}))
+        order = json.dumps(list(reply))  # safetensors sorts by size
+        temporary.write_bytes(save(reply, metadata={"answers": _digest(instruction), "order": order}))
         temporary.replace(self._path)
 
     def find(self, instruction: Instruction) -> Arrays | None:
         """Return the reply to exactly this instruction, or None."""
         try:
             with safe_open(self._path, framework="numpy") as stored:
-                if (stored.metadata() or {}).get("answers") != _digest(instruction):
+                about = stored.metadata() or {}
+                if about.get("answers") != _digest(instruction):
                     return None
-                return {name: stored.get_tensor(name) for name in instruction.adapter}  # in the wire's order
-        except (OSError, SafetensorError):
+                return {name: stored.get_tensor(name) for name in json.loads(about["order"])}  # as it was sent
+        except (OSError, SafetensorError, KeyError, ValueError):
             return None
 
 

@@ -14,6 +14,7 @@ from fedrec.model.adapters import AdapterSpec, attach_adapter
 from fedrec.model.base import base_digest, load_base
 from fedrec.model.ranker import Ranker
 from fedrec.privacy.plan import PrivacyPlan
+from fedrec.privacy.policy import METRICS
 from fedrec.runfolder import write_json
 
 FILE = "agreement.json"
@@ -32,6 +33,8 @@ class Agreement:
         mask_last: the item just bought is never the next one.
         negatives: uniform catalogue items that stand for a large catalogue in the loss; None for all items.
         seed: of the adapter's start, negatives and who is asked; never of noise or of who is sampled.
+        metrics: what a client measures, noises and releases besides its updates; none by default.
+        metrics_every: rounds from one such release to the next, >= 1.
     """
 
     run_id: str
@@ -42,10 +45,25 @@ class Agreement:
     mask_last: bool
     negatives: int | None
     seed: int
+    metrics: tuple[str, ...] = ()
+    metrics_every: int = 1
+
+    def releases_metrics_in(self, round_index: int) -> bool:
+        """Whether clients are asked for metrics after this round of the plan."""
+        return bool(self.metrics) and round_index <= self.plan.rounds and round_index % self.metrics_every == 0
+
+    def metric_releases_by(self, rounds: int) -> int:
+        """How many releases a client that is asked in each of the first ``rounds`` rounds has made."""
+        return rounds // self.metrics_every if self.metrics else 0
 
 
 def write_agreement(agreement: Agreement, folder: Path) -> None:
-    """Write ``agreement.json`` into a run folder."""
+    """Write ``agreement.json`` into a run folder.
+
+    Raises:
+        RunError: its metrics are unknown, or released more or less often than its plan covers.
+    """
+    _check_metrics(agreement)
     write_json(folder / FILE, asdict(agreement) | {"plan": agreement.plan.to_dict()})
 
 
@@ -61,9 +79,11 @@ def read_agreement(folder: Path) -> Agreement:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         values["adapter"] = AdapterSpec(**values["adapter"])
         values["plan"] = PrivacyPlan.from_dict(values["plan"])
+        values["metrics"] = tuple(values["metrics"])
         agreement = Agreement(**values)
+        _check_metrics(agreement)
         digest = base_digest(folder / "base")
-    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError) as error:
+    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError, RunError) as error:
         raise RunError(f"{path}: not a usable agreement: {str(error).splitlines()[0]}") from None
     if digest != agreement.base_digest:
         raise RunError(f"{folder / 'base'}: differs from the base that {path} names; start again with another --out")
@@ -75,3 +95,15 @@ def agreed_ranker(agreement: Agreement, folder: Path) -> Ranker:
     ranker = load_base(folder / "base")
     attach_adapter(ranker, agreement.adapter, seed=agreement.seed)
     return ranker
+
+
+def _check_metrics(agreement: Agreement) -> None:
+    names, every, plan = agreement.metrics, agreement.metrics_every, agreement.plan
+    if set(names) - set(METRICS) or len(set(names)) < len(names):
+        raise RunError(f"metrics={list(names)}: expected different ones of {list(METRICS)}")
+    if type(every) is not int or every < 1:
+        raise RunError(f"metrics_every={every!r}: expected a whole number >= 1")
+    if (releases := agreement.metric_releases_by(plan.rounds)) != plan.metric_releases:
+        raise RunError(
+            f"{releases} releases of metrics in {plan.rounds} rounds: the plan covers {plan.metric_releases}"
+        )

@@ -6,9 +6,9 @@ unpack it into plain arguments, so nothing in the core knows that it exists.
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedrec.errors import ConfigError
 
@@ -16,6 +16,12 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("expected each name once")
+    return names
 
 
 class _Section(BaseModel):
@@ -138,9 +144,28 @@ class PrivacyConfig(_Section):
     expected_people: Count | None = Field(
         None, description="public constant n of the normaliser q*n; the partition's nominal client size when absent"
     )
+    batch_cap: Count | None = Field(
+        None, description="people in a step, at most, for bounded memory; goes with max_people; no cap when absent"
+    )
+    max_people: Count | None = Field(
+        None, description="public bound on the people at any client; a larger client refuses; goes with batch_cap"
+    )
+    metrics: Annotated[tuple[Literal["ndcg@10", "hr@10"], ...], AfterValidator(_different)] = Field(
+        (), description="ndcg@10, hr@10: noised metrics that clients release besides their updates; none when empty"
+    )
+    metrics_every: Count = Field(10, description="rounds from one release of metrics to the next")
+    metric_noise_multiplier: Positive = Field(
+        5.0, description="noise of each release of metrics, in units of what one person can move it"
+    )
     trust: Literal["local", "distributed", "central"] = Field(
         "local", description="local: each client's own noise carries the guarantee; the others are refused so far"
     )
+
+    @model_validator(mode="after")
+    def _caps_go_together(self) -> Self:
+        if (self.batch_cap is None) != (self.max_people is None):
+            raise ValueError("batch_cap and max_people: expected both or neither")
+        return self
 
 
 class FederationConfig(_Section):

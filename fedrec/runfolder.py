@@ -5,7 +5,9 @@ events.jsonl          one line a round
 adapter.safetensors   the published adapter
 base/                 the frozen public base
 checkpoints/          where the run stands, after every round
+policy.toml           what each simulated client allows
 ledger/               what each simulated client has spent
+keys/                 private keys: the server's, the operator's, each ledger's
 workspace/            what a simulated client needs to train
 report.html, report.json, summary.json
 """
@@ -26,7 +28,7 @@ from fedrec.errors import RunError
 
 LOCK = ".lock"
 EVENTS = "events.jsonl"
-FOLDERS = ("base", "checkpoints", "ledger", "workspace")
+FOLDERS = ("base", "checkpoints", "keys", "ledger", "workspace")
 
 
 class RunFolder:
@@ -107,10 +109,6 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
-    def ledger(self) -> Path:
-        return self.path / "ledger"
-
-    @property
     def workspace(self) -> Path:
         return self.path / "workspace"
 
@@ -147,6 +145,11 @@ class RunFolder:
             return []
         lines = self.events.read_text(encoding="utf-8").splitlines()
         return [_parse(line, self.events, number) for number, line in enumerate(lines, start=1)]
+
+
+def server_key_path(run: Path) -> Path:
+    """Return where the key lies with which the server of a run signs; its public half is what clients pin."""
+    return run / "keys" / "server.key"
 
 
 def write_text(path: Path, text: str) -> None:

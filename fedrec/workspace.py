@@ -13,11 +13,16 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from fedrec.agreement import FILE as AGREEMENT_FILE
 from fedrec.agreement import Agreement
+from fedrec.code import code_digest
 from fedrec.data.histories import Histories
-from fedrec.errors import RunError
-from fedrec.privacy.ledger import Ledger
-from fedrec.runfolder import write_arrays
+from fedrec.errors import PrivacyError, RunError
+from fedrec.privacy.ledger import Ledger, LedgerFiles
+from fedrec.privacy.plan import PrivacyPlan
+from fedrec.privacy.policy import Policy, load_policy, write_policy
+from fedrec.runfolder import server_key_path, write_arrays
+from fedrec.signing import SigningKey
 
 
 def write_workspace(run: Path, histories: Histories, clients: Sequence[np.ndarray]) -> None:
@@ -61,32 +66,70 @@ def copy_workspace(run: Path, other: Path) -> None:
             shutil.copy2(path, other / name / path.name)
 
 
-def create_ledgers(run: Path, agreement: Agreement, *, clients: int) -> None:
-    """Start an empty ledger for each simulated client, and a place for its last reply."""
-    (run / "workspace" / "replies").mkdir(exist_ok=True)
-    for partition in range(clients):
-        Ledger.create(
-            _ledger_path(run, partition),
-            dataset=_dataset(client_histories(run, partition)),
-            plan=agreement.plan,
-            durable=False,
+def open_budgets(run: Path, agreement: Agreement, *, clients: int) -> None:
+    """Make what guards the simulated clients' budgets: keys, one policy for all, and an empty ledger for each.
+
+    A simulated client's policy allows exactly the agreed plan, base and code, and pins the run's own server key.
+    Whatever an earlier preparation left half-made is removed first: without an agreement nobody has trained.
+
+    Raises:
+        PrivacyError: the run was agreed on, so its ledgers may hold charges.
+    """
+    if (run / AGREEMENT_FILE).exists():
+        raise PrivacyError(f"{run}: was agreed on already; its ledgers are kept, and a lost one is no fresh budget")
+    for name in ("keys", "ledger", "workspace/witness"):
+        shutil.rmtree(run / name, ignore_errors=True)
+    for name in ("keys", "ledger", "workspace/witness", "workspace/replies"):
+        (run / name).mkdir(exist_ok=True)
+    server = SigningKey.create(server_key_path(run))
+    SigningKey.create(operator_key_path(run))
+    policy = None
+    if agreement.plan.private:
+        policy = Policy.for_plan(
+            agreement.plan,
+            base=agreement.base_digest,
+            code=code_digest(),
+            server_key=server.public,
+            metrics=agreement.metrics,
         )
+        write_policy(policy, _policy_path(run))
+    for partition in range(clients):
+        dataset = _dataset(client_histories(run, partition))
+        Ledger.create(ledger_files(run, partition), dataset=dataset, policy=policy, durable=False)
 
 
-def ledger_of(run: Path, partition: int, agreement: Agreement) -> Ledger:
+def policy_of(run: Path, plan: PrivacyPlan) -> Policy | None:
+    """Return the policy of the simulated clients; None when the plan is stamped NOT PRIVATE.
+
+    Raises:
+        PrivacyError: the plan is private and the policy missing or unreadable.
+    """
+    return load_policy(_policy_path(run)) if plan.private else None
+
+
+def ledger_of(run: Path, partition: int, plan: PrivacyPlan) -> Ledger:
     """Open the ledger of one simulated client.
 
     A simulation's people are not at stake in a power cut, so its ledgers do not wait for the disk.
 
     Raises:
-        PrivacyError: missing or altered.
+        PrivacyError: missing, altered or rolled back.
     """
-    return Ledger.open(
-        _ledger_path(run, partition),
-        dataset=_dataset(client_histories(run, partition)),
-        plan=agreement.plan,
-        durable=False,
+    dataset = _dataset(client_histories(run, partition))
+    return Ledger.open(ledger_files(run, partition), dataset=dataset, policy=policy_of(run, plan), durable=False)
+
+
+def ledger_files(run: Path, partition: int) -> LedgerFiles:
+    """Return where one simulated client keeps its ledger, the key outside it and the witness."""
+    name = f"client-{partition:05d}"
+    return LedgerFiles(
+        run / "ledger" / f"{name}.sqlite", run / "keys" / f"{name}.key", run / "workspace" / "witness" / f"{name}.json"
     )
+
+
+def operator_key_path(run: Path) -> Path:
+    """Return where the key lies that signs the run's privacy reports."""
+    return run / "keys" / "operator.key"
 
 
 def replies_path(run: Path, partition: int) -> Path:
@@ -94,8 +137,8 @@ def replies_path(run: Path, partition: int) -> Path:
     return run / "workspace" / "replies" / f"client-{partition:05d}.safetensors"
 
 
-def _ledger_path(run: Path, partition: int) -> Path:
-    return run / "ledger" / f"client-{partition:05d}.sqlite"
+def _policy_path(run: Path) -> Path:
+    return run / "policy.toml"
 
 
 def _dataset(histories: Histories) -> str:

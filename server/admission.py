@@ -1,16 +1,19 @@
 """Every reply is judged alone, before anything is averaged. A bad one is set aside and counted; the run goes on."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from fedrec.errors import ConfigError, WireError
 from fedrec.schema import AdapterSchema, Arrays
-from fedrec.wire import Instruction, NotFiniteError, refusal_from_error, update_from_record
+from fedrec.wire import Instruction, NotFiniteError, Update, refusal_from_error, update_from_record
+from fedrec.wire_metrics import Measures
+
+Answer = TypeVar("Answer", Update, Measures)
 
 TAIL = math.log(1e9)  # an honest private client falls outside the bounds less than once in 10^9 replies, each side
 CROWD = 4  # how many times the expected number of people may turn up in one step
@@ -41,10 +44,11 @@ class NormBounds:
 
 @dataclass(frozen=True, eq=False)
 class Admitted:
-    """A reply that counts: its sender and its arrays in the schema's order."""
+    """A reply that counts: its sender, its arrays in the schema's order, and the end of its ledger."""
 
     sender: int
     arrays: Arrays
+    ledger_head: str
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,32 @@ def admit(
     Returns:
         The arrays, or one word for why they do not count.
     """
+    update = opened(
+        message,
+        asked=asked,
+        seen=seen,
+        instruction=instruction,
+        read=lambda record: update_from_record(record, schema=schema),
+    )
+    if isinstance(update, Quarantined):
+        return update
+    norm = math.sqrt(sum(float(np.square(values, dtype=np.float64).sum()) for values in update.arrays.values()))
+    if norm > bounds.ceiling:
+        return Quarantined("too-long")
+    if norm < bounds.floor:
+        return Quarantined("too-short")
+    return Admitted(message.metadata.src_node_id, update.arrays, update.ledger_head)
+
+
+def opened(
+    message: Message,
+    *,
+    asked: Collection[int],
+    seen: Collection[int],
+    instruction: Instruction,
+    read: Callable[[RecordDict], Answer],
+) -> Answer | Quarantined:
+    """Return what ``read`` finds in a reply that was asked for, came once and echoes the instruction's header."""
     sender = message.metadata.src_node_id
     if sender not in asked:
         return Quarantined("not-asked")
@@ -121,17 +151,12 @@ def admit(
     if not message.has_content():
         return Quarantined("malformed")
     try:
-        update = update_from_record(message.content, schema=schema)
+        answer = read(message.content)
     except NotFiniteError:
         return Quarantined("not-finite")
     except WireError:
         return Quarantined("malformed")
-    echo = (update.run_id, update.round_index, update.base_digest, update.plan_digest)
+    echo = (answer.run_id, answer.round_index, answer.base_digest, answer.plan_digest)
     if echo != (instruction.run_id, instruction.round_index, instruction.base_digest, instruction.plan_digest):
         return Quarantined("other-round")
-    norm = math.sqrt(sum(float(np.square(values, dtype=np.float64).sum()) for values in update.arrays.values()))
-    if norm > bounds.ceiling:
-        return Quarantined("too-long")
-    if norm < bounds.floor:
-        return Quarantined("too-short")
-    return Admitted(sender, update.arrays)
+    return answer

@@ -21,7 +21,7 @@ from server.strategy import Federation, RoundRecord, ServerState
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 3  # the latest, in case the newest is damaged; the best round is kept besides
 
 
@@ -48,6 +48,7 @@ def save_checkpoint(folder: Path, state: ServerState, *, federation: Federation)
         "best_loss": state.best_loss if math.isfinite(state.best_loss) else None,
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         "records": [record.to_dict() for record in state.records],
+        "ledger_heads": {str(node): head for node, head in state.ledger_heads.items()},
     }
     manifest["manifest_sha256"] = _digest(manifest)
     stem = _stem(state.round_index)
@@ -108,6 +109,7 @@ def _state(manifest: dict[str, Any], vectors: dict[str, np.ndarray]) -> ServerSt
         best_loss=math.inf if manifest["best_loss"] is None else manifest["best_loss"],
         best=vectors["best"],
         records=tuple(RoundRecord.from_dict(line) for line in manifest["records"]),
+        ledger_heads={int(node): head for node, head in manifest["ledger_heads"].items()},
     )
 
 

@@ -3,18 +3,26 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flwr.app import Context
 from flwr.serverapp import Grid
 
 from fedrec.config import Config, load_config
 from fedrec.errors import ConfigError
-from fedrec.runfolder import RunFolder, write_arrays
+from fedrec.privacy.measures import metric_noise_std
+from fedrec.runfolder import RunFolder, server_key_path, write_arrays
 from fedrec.schema import AdapterSchema, Arrays, flatten, parameters_of, unflatten
+from fedrec.signing import Purpose, SigningKey
 from server.admission import norm_bounds
+from server.asking import Countersign
 from server.checkpoint import load_latest, save_checkpoint
+from server.measures import Measuring
 from server.rounds import EpsilonAfter, Judge, measure, run_rounds
 from server.strategy import Federation, RoundRecord, ServerState, initial_state
+
+if TYPE_CHECKING:
+    from fedrec.agreement import Agreement
 
 OnRound = Callable[[RoundRecord], None]
 
@@ -29,6 +37,7 @@ class Job:
         folder: an open run folder; the checkpoints in it are continued.
         judge: measures an adapter on the public panel; without one the last round is published.
         epsilon_after: epsilon spent by a client that was asked in this many rounds; None without privacy.
+        countersign: signs the end of a client's ledger with the key that clients pin; None sends no receipts.
         timeout_s: how long to wait for replies in a round; None waits for all.
     """
 
@@ -37,6 +46,7 @@ class Job:
     folder: RunFolder
     judge: Judge | None = None
     epsilon_after: EpsilonAfter | None = None
+    countersign: Countersign | None = None
     timeout_s: float | None = None
 
 
@@ -70,6 +80,7 @@ def run_job(grid: Grid, job: Job, *, on_round: OnRound | None = None) -> ServerS
         save=save,
         judge=job.judge,
         epsilon_after=job.epsilon_after,
+        countersign=job.countersign,
         timeout_s=job.timeout_s,
     )
     about = {"run_id": job.federation.run_id, "round": str(state.best_round), "base": job.federation.base_digest}
@@ -112,14 +123,30 @@ def job_of_run(folder: RunFolder, config: Config) -> Job:
         warmup_rounds=settings.warmup_rounds,
         ema=settings.ema,
         seed=agreement.seed,
+        measuring=_measuring(agreement),
     )
     return Job(
         federation=federation,
         initial=adapter_arrays(ranker),
         folder=folder,
         judge=load_judge(folder.path, agreement),
-        epsilon_after=lambda rounds: plan.epsilon_after(rounds * plan.local_steps),
+        epsilon_after=lambda rounds: plan.epsilon_after(
+            rounds * plan.local_steps, metric_releases=agreement.metric_releases_by(rounds)
+        ),
+        countersign=countersigner(SigningKey.load(server_key_path(folder.path))),
     )
+
+
+def _measuring(agreement: "Agreement") -> Measuring | None:
+    names = agreement.metrics
+    if not names:
+        return None
+    return Measuring(names, agreement.metrics_every, metric_noise_std(agreement.plan, metrics=len(names)))
+
+
+def countersigner(key: SigningKey) -> Countersign:
+    """Return what signs ledger heads with the server's key."""
+    return lambda head: key.sign(bytes.fromhex(head), purpose=Purpose.LEDGER_HEAD)
 
 
 def job_from_workspace(context: Context) -> Job:

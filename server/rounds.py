@@ -2,18 +2,19 @@
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import numpy as np
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from fedrec.errors import RunError
-from fedrec.schema import Arrays, flatten, parameters_of, unflatten
-from fedrec.wire import Instruction, instruction_to_record, payload_bytes
-from server.admission import Admitted, admit
+from fedrec.schema import Arrays, unflatten
+from fedrec.wire import Instruction
+from server.admission import Admitted, Quarantined, admit
+from server.asking import Cohort, Countersign, Tally, ask
+from server.measures import Measuring, admit_measures, mean_measures, set_aside
 from server.strategy import (
     Federation,
     RoundRecord,
@@ -39,6 +40,7 @@ def run_rounds(
     save: Save,
     judge: Judge | None = None,
     epsilon_after: EpsilonAfter | None = None,
+    countersign: Countersign | None = None,
     timeout_s: float | None = None,
     join_timeout_s: float = 300.0,
 ) -> ServerState:
@@ -51,6 +53,7 @@ def run_rounds(
         save: called after each round with a state whose last record is that round; must be durable when it returns.
         judge: measures an adapter on the public panel; ``panel_loss`` picks the best round. None keeps the last.
         epsilon_after: epsilon that a client asked in each of this many rounds has spent; None without privacy.
+        countersign: signs the newest end of a client's ledger, which goes back to it; None sends no receipts.
         timeout_s: how long to wait for replies in a round; None waits for all.
         join_timeout_s: how long to wait for the expected clients to join.
 
@@ -63,7 +66,15 @@ def run_rounds(
     if state.round_index < federation.rounds:
         wait_for_clients(grid, federation.clients, timeout_s=join_timeout_s)
     while state.round_index < federation.rounds:
-        state = run_round(grid, federation, state=state, judge=judge, epsilon_after=epsilon_after, timeout_s=timeout_s)
+        state = run_round(
+            grid,
+            federation,
+            state=state,
+            judge=judge,
+            epsilon_after=epsilon_after,
+            countersign=countersign,
+            timeout_s=timeout_s,
+        )
         save(state)
     return state
 
@@ -75,27 +86,35 @@ def run_round(
     state: ServerState,
     judge: Judge | None = None,
     epsilon_after: EpsilonAfter | None = None,
+    countersign: Countersign | None = None,
     timeout_s: float | None = None,
 ) -> ServerState:
     """Run the round after ``state``; with fewer admitted replies than the quorum it is void and only counted."""
     started = time.perf_counter()
     round_index = state.round_index + 1
     asked = choose_clients(list(grid.get_node_ids()), federation, round_index=round_index)
-    tally = _ask(grid, federation, state=state, asked=asked, timeout_s=timeout_s)
+    cohort = Cohort(grid, asked, countersign, timeout_s)
+    tally = _train(cohort, federation, state=state)
     void = tally.admitted < federation.quorum
-    state = move(state, None if void else tally.total / tally.admitted, federation)
+    state = _with_heads(move(state, None if void else tally.total / tally.admitted, federation), tally)
     measures = measure(judge, published(state, federation), federation)
+    reasons, bytes_up = tally.reasons, tally.bytes_up
     if not void:
         state = keep_best(state, federation, measures=measures)
+    if not void and federation.measuring and federation.measuring.is_due(round_index):
+        released = _measure(cohort, federation, federation.measuring, state=state)
+        state = _with_heads(state, released)
+        measures |= mean_measures(released, federation.measuring)
+        reasons, bytes_up = reasons + set_aside(released), bytes_up + released.bytes_up
     record = RoundRecord(
         round_index=round_index,
         asked=len(asked),
         admitted=tally.admitted,
-        quarantined=tally.reasons.total(),
-        reasons=dict(sorted(tally.reasons.items())),
+        quarantined=reasons.total(),
+        reasons=dict(sorted(reasons.items())),
         void=void,
         seconds=round(time.perf_counter() - started, 3),
-        bytes_up=tally.bytes_up,
+        bytes_up=bytes_up,
         measures=measures,
         epsilon_spent=epsilon_after(round_index) if epsilon_after else None,
     )
@@ -118,58 +137,61 @@ def wait_for_clients(grid: Grid, expected: int, *, timeout_s: float, poll_s: flo
         time.sleep(poll_s)
 
 
-class _Tally:
-    """The running sum of a round; one update at a time is in memory."""
+def _train(cohort: Cohort, federation: Federation, *, state: ServerState) -> Tally:
+    """Ask for updates of the current adapter."""
+    instruction = _instruction(federation, state.adapter, round_index=state.round_index + 1)
+    asked = frozenset(cohort.asked)
 
-    def __init__(self, parameters: int) -> None:
-        self.total = np.zeros(parameters)
-        self.admitted = 0
-        self.bytes_up = 0
-        self.reasons: Counter[str] = Counter()
-
-
-def _ask(
-    grid: Grid, federation: Federation, *, state: ServerState, asked: Sequence[int], timeout_s: float | None
-) -> _Tally:
-    """Send the instruction to ``asked`` and sum what is admitted, each client with the same weight."""
-    instruction = Instruction(
-        run_id=federation.run_id,
-        round_index=state.round_index + 1,
-        base_digest=federation.base_digest,
-        plan_digest=federation.plan_digest,
-        adapter=unflatten(state.adapter, federation.schema),
-    )
-    tally = _Tally(parameters_of(federation.schema))
-    expected, seen = frozenset(asked), set[int]()
-    for message in grid.send_and_receive(_messages(instruction, asked), timeout=timeout_s):
-        verdict = admit(
+    def verdict(message: Message, seen: Collection[int]) -> Admitted | Quarantined:
+        return admit(
             message,
-            asked=expected,
+            asked=asked,
             seen=seen,
             instruction=instruction,
             schema=federation.schema,
             bounds=federation.bounds,
         )
-        if message.metadata.src_node_id in expected:
-            seen.add(message.metadata.src_node_id)
-        if message.has_content():
-            tally.bytes_up += payload_bytes(message.content)
-        if isinstance(verdict, Admitted):
-            tally.total += flatten(verdict.arrays, federation.schema)
-            tally.admitted += 1
-        else:
-            tally.reasons[verdict.reason] += 1
-    if len(seen) < len(expected):
-        tally.reasons["no-reply"] = len(expected) - len(seen)
-    return tally
+
+    return ask(
+        cohort,
+        instruction,
+        message_type=MessageType.TRAIN,
+        verdict=verdict,
+        schema=federation.schema,
+        ledger_heads=state.ledger_heads,
+    )
 
 
-def _messages(instruction: Instruction, asked: Sequence[int]) -> Iterator[Message]:
-    """One message for each node; they share the encoded arrays, which no client can change."""
-    record = instruction_to_record(instruction)
-    for node_id in asked:
-        content = RecordDict(dict(record))
-        yield Message(content, node_id, MessageType.TRAIN, group_id=str(instruction.round_index))
+def _measure(cohort: Cohort, federation: Federation, measuring: Measuring, *, state: ServerState) -> Tally:
+    """Ask for noised metrics of the adapter that would be published after the round that ``state`` has finished."""
+    instruction = _instruction(federation, published(state, federation), round_index=state.round_index)
+    asked = frozenset(cohort.asked)
+
+    def verdict(message: Message, seen: Collection[int]) -> Admitted | Quarantined:
+        return admit_measures(message, asked=asked, seen=seen, instruction=instruction, measuring=measuring)
+
+    return ask(
+        cohort,
+        instruction,
+        message_type=MessageType.EVALUATE,
+        verdict=verdict,
+        schema=measuring.schema,
+        ledger_heads=state.ledger_heads,
+    )
+
+
+def _instruction(federation: Federation, adapter: np.ndarray, *, round_index: int) -> Instruction:
+    return Instruction(
+        run_id=federation.run_id,
+        round_index=round_index,
+        base_digest=federation.base_digest,
+        plan_digest=federation.plan_digest,
+        adapter=unflatten(adapter, federation.schema),
+    )
+
+
+def _with_heads(state: ServerState, tally: Tally) -> ServerState:
+    return replace(state, ledger_heads={**state.ledger_heads, **tally.ledger_heads})
 
 
 def _log(record: RoundRecord) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from fedrec.errors import ConfigError
 from fedrec.schema import AdapterSchema, Arrays, flatten
 from server.admission import NormBounds
+from server.measures import Measuring
 from server.optimizer import AdamState, AverageState, Ema, ServerAdam, learning_rate_at
 
 LOSS = "panel_loss"
@@ -40,6 +41,7 @@ class Federation:
         ema: decay of the published average, in [0, 1).
         seed: picks which clients are asked, nothing else.
         optimizer: Adam's constants.
+        measuring: what clients measure on their own people, and when; None for nothing.
     """
 
     run_id: str
@@ -56,6 +58,7 @@ class Federation:
     ema: float
     seed: int
     optimizer: ServerAdam = field(default_factory=ServerAdam)
+    measuring: Measuring | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.clients_per_round <= self.clients:
@@ -76,7 +79,11 @@ class Federation:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """One line of ``events.jsonl``: public facts of a round. ``measures`` are taken on the public panel."""
+    """One line of ``events.jsonl``: public facts of a round.
+
+    ``measures`` are taken on the public panel, or noised by the clients (``private_``). ``quarantined`` and ``reasons``
+    count every reply that was set aside, those to an instruction to measure under ``metrics:``.
+    """
 
     round_index: int
     asked: int
@@ -110,7 +117,7 @@ class ServerState:
     """Everything a run needs to go on after ``round_index`` finished rounds. Vectors are (P,) float64.
 
     ``best`` is the published adapter of ``best_round``, the round with the lowest loss on the public panel;
-    round 0, the base, takes part.
+    round 0, the base, takes part. ``ledger_heads`` is, by node, the newest end of its ledger that it has shown.
     """
 
     round_index: int
@@ -121,6 +128,7 @@ class ServerState:
     best_loss: float
     best: np.ndarray
     records: tuple[RoundRecord, ...] = ()
+    ledger_heads: Mapping[int, str] = field(default_factory=dict)
 
 
 def initial_state(initial: Arrays, schema: AdapterSchema, *, measures: Mapping[str, float]) -> ServerState:

@@ -13,13 +13,14 @@ import tomli_w
 from clients.app import app as client_app
 from fedrec.agreement import FILE as AGREEMENT_FILE
 from fedrec.agreement import Agreement, read_agreement, write_agreement
+from fedrec.code import code_digest
 from fedrec.config import Config, load_config
-from fedrec.errors import ConfigError, FedrecError
+from fedrec.errors import ConfigError, FedrecError, PrivacyError
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.report.page import build_report
 from fedrec.report.progress import Progress
 from fedrec.runfolder import RunFolder, write_json, write_text
-from fedrec.workspace import copy_workspace, create_ledgers
+from fedrec.workspace import copy_workspace, open_budgets, policy_of
 from server.app import build_app
 from server.job import Job, job_of_run
 from server.strategy import RoundRecord, ServerState
@@ -55,6 +56,7 @@ def simulate(config: Config, *, out: Path, resume: bool, prepare_only: bool, pro
                 stage.advance(text=f"{len(people.split.train)} people, {len(people.catalogue)} items")
             agreement = _prepared(config, folder, people, progress)
             job = job_of_run(folder, config)  # refuses here what only shows once base, adapter and plan meet
+            _check_code(folder, agreement)
         if prepare_only:
             return None
         state = federate(config, job, agreement, progress, title="federation")
@@ -119,6 +121,17 @@ def _prepared(config: Config, folder: RunFolder, people: People, progress: Progr
     return agreement
 
 
+def _check_code(folder: RunFolder, agreement: Agreement) -> None:
+    """Refuse at once what every client would refuse in each round that is left: code that its policy does not allow."""
+    policy = policy_of(folder.path, agreement.plan)
+    is_finished = len(folder.read_events()) == agreement.plan.rounds
+    if policy is not None and not is_finished and code_digest() not in policy.allowed_code:
+        raise PrivacyError(
+            f"{folder.path / 'policy.toml'}: allowed_code: the code was changed since this run was prepared; "
+            "start again with another --out, or go on with the old code"
+        )
+
+
 def _reference(config: Config, folder: RunFolder, agreement: Agreement, progress: Progress) -> ServerState:
     """Federate once more without noise, in a folder of its own inside the run's."""
     path = folder.path / REFERENCE
@@ -139,9 +152,12 @@ def _reference(config: Config, folder: RunFolder, agreement: Agreement, progress
                     clip_norm=plan.clip_norm,
                     clipping=plan.clipping,
                     expected_people=plan.expected_people,
+                    batch_cap=plan.batch_cap,
+                    max_people=plan.max_people,
                 ),
+                metrics=(),
             )
-            create_ledgers(inner.path, bare, clients=config.partition.clients)
+            open_budgets(inner.path, bare, clients=config.partition.clients)
             write_agreement(bare, inner.path)
         bare = read_agreement(inner.path)
         return federate(config, job_of_run(inner, config), bare, progress, title="reference without noise")

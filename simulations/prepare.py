@@ -19,14 +19,14 @@ from fedrec.data.histories import Histories, build_histories
 from fedrec.data.partitions import Partition, make_partition, write_manifest
 from fedrec.data.rules import RuleCount
 from fedrec.data.splits import Split, leave_last_out, next_basket, time_cut
-from fedrec.errors import DataError, PrivacyError, RunError
+from fedrec.errors import ConfigError, DataError, PrivacyError, RunError
 from fedrec.model.adapters import AdapterSpec
 from fedrec.model.base import base_digest
 from fedrec.model.making import adopt_base, make_base
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.report.progress import Progress
 from fedrec.runfolder import RunFolder
-from fedrec.workspace import create_ledgers, write_workspace
+from fedrec.workspace import open_budgets, write_workspace
 
 MANIFEST = "partition.json"
 
@@ -126,16 +126,21 @@ def prepare(config: Config, folder: RunFolder, people: People, progress: Progres
         mask_last=config.data.merge_repeats,
         negatives=_negatives(config, len(people.catalogue)),
         seed=config.seed,
+        metrics=config.privacy.metrics,
+        metrics_every=config.privacy.metrics_every,
     )
-    for leftover in folder.ledger.iterdir():
-        leftover.unlink()  # a crash cut an earlier preparation short; without an agreement nobody has trained
-    create_ledgers(folder.path, agreement, clients=len(people.partition.clients))
+    open_budgets(folder.path, agreement, clients=len(people.partition.clients))
     write_agreement(agreement, folder.path)  # last: its presence says that all the rest is there
     return agreement
 
 
 def make_plan(config: Config, partition: Partition) -> PrivacyPlan:
-    """Build the privacy plan of a run from its settings."""
+    """Build the privacy plan of a run from its settings.
+
+    Raises:
+        PrivacyError: the settings admit no plan.
+        ConfigError: metrics are asked for, but no round releases any.
+    """
     settings = config.privacy
     if settings.trust != "local":
         raise PrivacyError(
@@ -148,10 +153,24 @@ def make_plan(config: Config, partition: Partition) -> PrivacyPlan:
         "clip_norm": settings.clip_norm,
         "clipping": settings.clipping,
         "expected_people": settings.expected_people or partition.nominal_people,
+        "batch_cap": settings.batch_cap,
+        "max_people": settings.max_people,
+        "metric_releases": _metric_releases(config),
     }
     if not settings.enabled:
         return PrivacyPlan.without_privacy(**public)
-    return PrivacyPlan.calibrate(settings.epsilon, settings.delta, **public)
+    noise = settings.metric_noise_multiplier if settings.metrics else None
+    return PrivacyPlan.calibrate(settings.epsilon, settings.delta, **public, metric_noise_multiplier=noise)
+
+
+def _metric_releases(config: Config) -> int:
+    """How many times each client releases metrics in the whole run."""
+    every, rounds = config.privacy.metrics_every, config.federation.rounds
+    if config.privacy.metrics and every > rounds:
+        raise ConfigError(
+            f"privacy.metrics_every={every}: expected at most federation.rounds={rounds}, or no metric is ever released"
+        )
+    return rounds // every if config.privacy.metrics else 0
 
 
 def adapter_spec(config: Config) -> AdapterSpec:

@@ -110,7 +110,7 @@ def _privacy(config: Config, run: Path, agreement: Agreement, state: ServerState
     steps = state.round_index * plan.local_steps
     spent = [value for value in _client_epsilons(run, agreement, clients=config.partition.clients) if value is not None]
     return {
-        "epsilon": plan.epsilon_after(steps),
+        "epsilon": plan.epsilon_after(steps, metric_releases=agreement.metric_releases_by(state.round_index)),
         "delta": plan.delta,
         "unit": plan.unit,
         "relation": plan.relation,
@@ -127,7 +127,7 @@ def _client_epsilons(run: Path, agreement: Agreement, *, clients: int) -> list[f
     """Read what each client's own ledger says; None for each without privacy."""
     if not agreement.plan.private:
         return [None] * clients
-    return [ledger_of(run, partition, agreement).spent() for partition in range(clients)]
+    return [ledger_of(run, partition, agreement.plan).spent() for partition in range(clients)]
 
 
 def _columns(row: Evaluation) -> dict[str, float]:

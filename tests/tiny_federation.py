@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.app import build_app
+from clients.replies import Answer
 from fedrec.runfolder import RunFolder
 from fedrec.schema import Arrays, ArraySpec
 from fedrec.wire import Instruction, Update, instruction_to_record, update_to_record
@@ -21,6 +22,7 @@ from server.strategy import Federation
 SCHEMA = (ArraySpec("head.lora_A", (2, 3)), ArraySpec("norm.weight", (4,)), ArraySpec("scale", ()))
 BASE = "a" * 64
 PLAN = "b" * 64
+HEAD = "c" * 64
 
 
 def arrays(value: float = 0.0) -> Arrays:
@@ -35,7 +37,7 @@ def instruction(**changes: Any) -> Instruction:
 
 def update(**changes: Any) -> Update:
     """A proper answer to ``instruction``."""
-    return replace(Update("run-1", 3, BASE, PLAN, arrays=arrays(0.25)), **changes)
+    return replace(Update("run-1", 3, BASE, PLAN, ledger_head=HEAD, arrays=arrays(0.25)), **changes)
 
 
 def federation(**changes: Any) -> Federation:
@@ -58,22 +60,36 @@ def federation(**changes: Any) -> Federation:
     return replace(standard, **changes)
 
 
+def head_of(partition: int, round_index: int) -> str:
+    """The end of a tiny merchant's ledger after a round."""
+    return f"{partition:032x}{round_index:032x}"
+
+
 class TinyMerchant:
     """Pulls the adapter towards a number of its own, and toward different shapes of it in each array."""
 
     schema = SCHEMA
     base_digest = BASE
     plan_digest = PLAN
+    metrics = ("ndcg@10", "hr@10")
 
     def __init__(self, partition: int) -> None:
         self.partition = partition
 
-    def train_round(self, instruction: Instruction) -> Arrays:
+    def train_round(self, instruction: Instruction) -> Answer:
         target = 1.0 + self.partition / 7
-        return {
+        update = {
             name: np.asarray(target * np.cos(np.arange(values.size)).reshape(values.shape) - values, np.float32)
             for name, values in instruction.adapter.items()
         }
+        return Answer(update, head_of(self.partition, instruction.round_index))
+
+    def measure_round(self, instruction: Instruction) -> Answer:
+        """Partition p measures p/10 and p/5, whatever the adapter."""
+        values = {
+            name: np.float32(self.partition * share) for name, share in zip(self.metrics, (0.1, 0.2), strict=True)
+        }
+        return Answer(values, head_of(self.partition, 1000 + instruction.round_index))
 
 
 def client_app(merchant_of: Callable[[int], Any] = TinyMerchant) -> ClientApp:
@@ -94,10 +110,10 @@ def distance(adapter: Arrays) -> dict[str, float]:
     return {"panel_loss": loss, "panel_ndcg@10": 1 / (1 + loss)}
 
 
-def message_to(node_id: int, asked: Instruction | None = None) -> Message:
+def message_to(node_id: int, asked: Instruction | None = None, *, kind: str = MessageType.TRAIN) -> Message:
     """The message that carries an instruction to a node."""
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
-    return Message(instruction_to_record(asked or instruction()), node_id, MessageType.TRAIN)
+    return Message(instruction_to_record(asked or instruction()), node_id, kind)
 
 
 def reply_from(node_id: int, answer: Update | None = None) -> Message:

@@ -20,7 +20,7 @@ from fedrec.privacy.plan import PrivacyPlan
 from fedrec.runfolder import FOLDERS
 from fedrec.schema import Arrays
 from fedrec.wire import Instruction
-from fedrec.workspace import create_ledgers, write_workspace
+from fedrec.workspace import open_budgets, write_workspace
 
 ITEMS, DIMENSIONS, WIDTH, HISTORY = 40, 12, 16, 6
 TEXT_SCALE, TEXT_WINDOW, TEXT_DECAY = 10.0, 4, 0.5
@@ -147,7 +147,7 @@ def run_folder(path: Path, people: Histories, clients: list[np.ndarray], **chang
     save_base(learned(), path / "base")
     agreed = agreement(base_digest=base_digest(path / "base"), **changes)
     write_workspace(path, people, clients)
-    create_ledgers(path, agreed, clients=len(clients))
+    open_budgets(path, agreed, clients=len(clients))
     write_agreement(agreed, path)
     return agreed
 

@@ -1,38 +1,38 @@
 """The client's own record of privacy spent: charged before training, never changed afterwards.
 
-One SQLite file a client. It records mechanism events, not epsilons, so that a better accountant can
-be run over it later. Entries are chained by SHA-256: an edited, removed or reordered entry is found.
-Someone who may write the file can still replace it whole; a countersigned head is what would show it.
+One SQLite file for one data set and unit, whatever runs and plans use it, with a key and a witness
+outside the file (``LedgerFiles``). Whoever can write the file but not read the key cannot change a line
+unseen; whoever can write all three can still put an older state in place, and a head that the server
+countersigned is what shows that.
 """
 
-import hashlib
-import json
-import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import re
+import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 from fedrec.errors import PrivacyError
-from fedrec.privacy.accounting import Steps, composed_epsilon, round_up
+from fedrec.privacy.accounting import Steps
+from fedrec.privacy.ledger_access import LedgerAccess
+from fedrec.privacy.ledger_entries import Entry, Kind, State, first_entry
+from fedrec.privacy.ledger_files import LedgerFiles, check_absent, create_key
+from fedrec.privacy.ledger_limits import (
+    check_limits,
+    check_repeat,
+    checked_request,
+    is_name,
+    reservation,
+    spent_epsilon,
+)
+from fedrec.privacy.ledger_store import create_store
 from fedrec.privacy.plan import PrivacyPlan
+from fedrec.privacy.policy import Policy
+from fedrec.privacy.witness import Countersigned, Witness, write_witness
+from fedrec.signing import Purpose, is_signed
 
-_BUSY_TIMEOUT_S = 30.0
-_START = "0" * 64
-_AS_WRITTEN = "expected the ledger as written"
-_SCHEMA = """
-CREATE TABLE entries (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT NOT NULL, plan TEXT NOT NULL, round_id TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('reserved', 'released')),
-    noise_multiplier REAL NOT NULL, sampling_rate REAL NOT NULL, steps INTEGER NOT NULL,
-    previous TEXT NOT NULL, hash TEXT NOT NULL,
-    UNIQUE (round_id, state));
-CREATE TRIGGER no_update BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER no_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-"""
+__all__ = ["Charge", "Entry", "Kind", "Ledger", "LedgerFiles", "State"]
 
 
 class Charge(StrEnum):
@@ -42,206 +42,243 @@ class Charge(StrEnum):
     ALREADY_CHARGED = "already charged"
 
 
-class Entry(NamedTuple):
-    """One line of the ledger. ``released`` lines cost nothing: they note that a charged round was sent."""
-
-    sequence: int
-    key: str
-    plan: str
-    round_id: str
-    state: str
-    noise_multiplier: float
-    sampling_rate: float
-    steps: int
-    previous: str
-    hash: str
-
-
 class Ledger:
     """Privacy spent on one data set and unit, by whatever runs and plans.
 
-    ``create`` refuses an existing file and ``open`` a missing one: a lost ledger is never a fresh budget.
+    ``create`` refuses existing files and ``open`` missing ones: a lost ledger is never a fresh budget.
     """
 
-    def __init__(self, path: Path, *, dataset: str, plan: PrivacyPlan, durable: bool) -> None:
+    def __init__(self, access: LedgerAccess, *, policy: Policy | None, clock: Callable[[], float]) -> None:
         """Use ``create`` or ``open``."""
-        self._path = path
-        self._key = f"{dataset}/{plan.unit}"
-        self._plan = plan
-        self._durable = durable
+        self._access = access
+        self._policy = policy
+        self._clock = clock
 
     @classmethod
-    def create(cls, path: Path, *, dataset: str, plan: PrivacyPlan, durable: bool = True) -> Self:
+    def create(
+        cls,
+        files: LedgerFiles,
+        *,
+        dataset: str,
+        policy: Policy | None,
+        durable: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
         """Start a ledger for people on whom nothing was spent yet.
 
+        A crash on the way leaves files that must be deleted by hand: this never overwrites one, and ``open``
+        refuses an incomplete set.
+
         Args:
-            path: a file that does not exist; readable by its owner alone.
+            files: three files that do not exist.
             dataset: identity of the people's data, such as a digest; stays when a new run begins.
-            plan: the promise that charges are checked against.
+            policy: what charges are checked against; None for runs without privacy, which promise nothing.
             durable: false trades safety from power loss for speed; for simulations.
+            clock: seconds since 1970.
 
         Raises:
-            PrivacyError: the file exists or cannot be written.
+            PrivacyError: a file exists or cannot be written.
         """
-        ledger = cls(path, dataset=dataset, plan=plan, durable=durable)
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        except FileExistsError:
-            raise PrivacyError(f"{path}: a ledger exists; open it, or choose another place") from None
-        except OSError as error:
-            raise PrivacyError(f"{path}: the ledger cannot be written: {error.strerror}") from None
-        with ledger._connection() as connection:
-            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
-        return ledger
+        if not is_name(dataset):
+            raise PrivacyError(f"dataset={dataset!r}: expected a short printable identity, such as a digest")
+        check_absent(files)
+        key = create_key(files.key, durable=durable)
+        first = first_entry(dataset=dataset, policy=_digest(policy), at=int(clock()), key=key)
+        create_store(files.ledger, first, durable=durable)
+        write_witness(Witness(first.sequence, first.mac), files.witness, key=key, durable=durable)
+        return cls.open(files, dataset=dataset, policy=policy, durable=durable, clock=clock)
 
     @classmethod
-    def open(cls, path: Path, *, dataset: str, plan: PrivacyPlan, durable: bool = True) -> Self:
-        """Go on with an existing ledger, after checking all of it.
+    def open(
+        cls,
+        files: LedgerFiles,
+        *,
+        dataset: str | None,
+        policy: Policy | None,
+        durable: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Go on with an existing ledger, after checking all of it. ``dataset`` None takes whatever it is of.
 
         Raises:
-            PrivacyError: missing, unreadable, altered, or of another data set.
+            PrivacyError: a file is missing, unreadable or altered, the ledger was rolled back, or is of another data.
         """
-        ledger = cls(path, dataset=dataset, plan=plan, durable=durable)
-        ledger.entries()
+        ledger = cls(LedgerAccess(files, durable=durable), policy=policy, clock=clock)
+        if dataset is not None and ledger.dataset != dataset:
+            raise PrivacyError(f"{files.ledger}: belongs to another data set; expected {dataset!r}")
         return ledger
 
-    def charge(self, round_id: str, steps: int) -> Charge:
-        """Book ``steps`` steps of the plan, before taking them. On return the charge is on disk.
+    @property
+    def files(self) -> LedgerFiles:
+        """Where it lies."""
+        return self._access.files
+
+    @property
+    def dataset(self) -> str:
+        """Identity of the data set; reads the ledger."""
+        with self._access.reading() as book:
+            return book.head.dataset
+
+    def charge(self, round_id: str, spending: Steps, *, plan: PrivacyPlan, kind: Kind = Kind.TRAINING) -> Charge:
+        """Book steps of a plan, before taking them. On return the charge and its witness are on disk.
+
+        Args:
+            round_id: RUN/ROUND, one for each charge; metrics need names of their own, such as RUN/metrics/ROUND.
+            spending: ``plan.training(n)``, or ``plan.metrics_release()`` for metrics.
+            plan: whose promise this is part of.
+            kind: what is paid for.
 
         Returns:
             ``ALREADY_CHARGED`` when this round was booked before, as after a crash: nothing is added.
             Then the round may be computed anew only if its first result was never sent.
 
         Raises:
-            PrivacyError: history and these steps together exceed the plan's epsilon; the round was booked
-                with other steps or another plan; or the file is altered. Nothing is booked.
+            PrivacyError: the policy or plan does not cover it, the round was booked otherwise or settled,
+                or the ledger is not intact. Nothing is booked, except when only the witness could not be
+                written: then the charge stands, and asking again mends it.
         """
-        if not round_id or type(steps) is not int or not 1 <= steps <= self._plan.steps:
-            most = self._plan.steps
-            raise PrivacyError(f"round {round_id!r}, steps={steps!r}: expected a name and 1 to {most} steps")
-        with self._transaction() as connection:
-            entries = self._read(connection)
-            for entry in entries:
-                if entry.round_id == round_id:
-                    return self._already_charged(entry, steps)
-            self._check_budget([*_spendings(entries), self._steps(steps)])
-            self._append(connection, entries, round_id=round_id, state="reserved", spending=self._steps(steps))
+        request = checked_request(round_id, spending, plan=plan, kind=kind, policy=self._policy)
+        with self._access.writing() as writer:
+            if known := writer.book.rounds.get(round_id):
+                check_repeat(known, request)
+                return Charge.ALREADY_CHARGED
+            head, now = writer.book.head, self._now()
+            check_limits(writer.book, request, plan=plan, policy=self._policy, at=max(now, head.at))
+            writer.append(reservation(request, plan=plan, policy=self._policy, after=head), at=now)
         return Charge.CHARGED
 
-    def release(self, round_id: str) -> None:
-        """Note that the round's result was sent. Repeating it changes nothing.
+    def release(self, round_id: str) -> str:
+        """Note that the round's result was sent; before sending it. Repeating it changes nothing.
+
+        Returns:
+            Digest of the line that notes it, 64 hex digits: goes along with the result, for the server to countersign.
 
         Raises:
-            PrivacyError: the round was never charged, or the file is altered.
+            PrivacyError: the round was never charged or was settled, or the ledger is not intact.
         """
-        with self._transaction() as connection:
-            entries = self._read(connection)
-            states = {entry.state for entry in entries if entry.round_id == round_id}
-            if not states:
+        with self._access.writing() as writer:
+            known = writer.book.rounds.get(round_id)
+            if known is None:
                 raise PrivacyError(f"round {round_id!r}: never charged; expected charge before release")
-            if "released" not in states:
-                self._append(connection, entries, round_id=round_id, state="released", spending=self._steps(0))
+            if known.state == State.SETTLED:
+                raise PrivacyError(f"round {round_id!r}: settled; its result must not be sent")
+            if known.state != State.RELEASED:
+                note = known.reserved._replace(state=State.RELEASED.value, steps=0, policy=_digest(self._policy))
+                writer.append(note, at=self._now())
+        return writer.book.rounds[round_id].head  # a released round stays as it is
 
     def is_released(self, round_id: str) -> bool:
-        """Whether the round's result was sent."""
-        return any(entry.round_id == round_id and entry.state == "released" for entry in self.entries())
+        """Whether the round's result was sent.
+
+        Raises:
+            PrivacyError: the ledger is not intact.
+        """
+        with self._access.reading() as book:
+            return round_id in book.rounds and book.rounds[round_id].state == State.RELEASED
+
+    def settle(self, sequence: int, *, steps: int, reason: str) -> None:
+        """Give back what a charge did not use: an explicit decision of the ledger's owner, on record with a reason.
+
+        Afterwards nothing can be computed or sent on that charge. Caps by round and day still count it.
+
+        Args:
+            sequence: of a reserved line whose result never left this machine.
+            steps: that were taken all the same, >= 0, fewer than were charged.
+            reason: 1 to 200 printable characters.
+
+        Raises:
+            PrivacyError: any of these does not hold, or the ledger is not intact.
+        """
+        if not is_name(reason):
+            raise PrivacyError(f"reason={reason!r}: expected 1 to 200 printable characters")
+        with self._access.writing() as writer:
+            known = writer.book.round_at(sequence)
+            if known is None or known.state != State.RESERVED:
+                what = known.state if known else "not a charge"
+                raise PrivacyError(f"entry {sequence!r}: {what}; expected one that is reserved and was never released")
+            if type(steps) is not int or not 0 <= steps < known.reserved.steps:
+                raise PrivacyError(
+                    f"steps={steps!r}: expected 0 to {known.reserved.steps - 1}, fewer than were charged"
+                )
+            note = known.reserved._replace(state=State.SETTLED.value, steps=steps, reason=reason)
+            writer.append(note._replace(policy=_digest(self._policy)), at=self._now())
 
     def spent(self) -> float:
-        """Epsilon of everything charged, at the plan's delta; infinity once a round went without noise.
+        """Epsilon of everything charged, at the policy's delta; without a policy infinity, or 0 for nothing.
 
         Raises:
-            PrivacyError: the file is missing, unreadable or altered.
+            PrivacyError: the ledger is not intact.
         """
-        return self._epsilon(_spendings(self.entries()))
+        spendings = self.spendings()
+        if self._policy is None:
+            return float("inf") if spendings else 0.0
+        return spent_epsilon(spendings, self._policy.max_delta)
+
+    def spendings(self) -> tuple[Steps, ...]:
+        """Everything charged, settled charges at their settled steps: one item a mechanism.
+
+        Raises:
+            PrivacyError: the ledger is not intact.
+        """
+        with self._access.reading() as book:
+            return book.spendings()
 
     def entries(self) -> tuple[Entry, ...]:
-        """All lines, oldest first, verified.
+        """All lines, oldest first, every one verified anew.
 
         Raises:
-            PrivacyError: the file is missing, unreadable, altered, or of another data set.
+            PrivacyError: the ledger is not intact.
         """
-        with self._transaction("DEFERRED") as connection:
-            return tuple(self._read(connection))
+        return self._access.entries()
 
-    def _already_charged(self, entry: Entry, steps: int) -> Charge:
-        if entry.steps != steps or entry.plan != self._plan.digest():
-            raise PrivacyError(f"round {entry.round_id!r}: charged with other steps or another plan; expected the same")
-        return Charge.ALREADY_CHARGED
+    def head(self) -> str:
+        """Digest of the newest line, 64 hex digits: what the server countersigns.
 
-    def _steps(self, steps: int) -> Steps:
-        return Steps(self._plan.noise_multiplier, self._plan.sampling_rate, steps)
+        Raises:
+            PrivacyError: the ledger is not intact.
+        """
+        with self._access.reading() as book:
+            return book.head.mac
 
-    def _epsilon(self, spendings: list[Steps]) -> float:
-        if not spendings:
-            return 0.0
-        return float("inf") if self._plan.delta is None else composed_epsilon(tuple(spendings), self._plan.delta)
+    def accept_countersigned(self, head: str, signature: str, *, server_key: str) -> None:
+        """Keep the server's signature of a line of this ledger; an older one than is kept changes nothing.
 
-    def _check_budget(self, spendings: list[Steps]) -> None:
-        if self._plan.epsilon is None:
-            return
-        one_mechanism = {spending[:2] for spending in spendings} == {self._steps(0)[:2]}
-        if one_mechanism and sum(spending.steps for spending in spendings) <= self._plan.steps:
-            return  # part of the plan, whose epsilon is verified; saves the accountant's time
-        total = self._epsilon(spendings)
-        if not total <= self._plan.epsilon:
-            raise PrivacyError(
-                f"{self._path}: the charge would bring epsilon to {round_up(total)}, expected <= {self._plan.epsilon} "
-                f"at delta {self._plan.delta}, {self._plan.unit}, {self._plan.relation}, {self._plan.accountant}"
-            )
+        Args:
+            head: the line's digest, 64 hex digits.
+            signature: of its 32 bytes, for ``Purpose.LEDGER_HEAD``, 128 hex digits.
+            server_key: the pinned public key, 64 hex digits; the policy's own when there is a policy.
 
-    def _append(
-        self, connection: sqlite3.Connection, entries: list[Entry], *, round_id: str, state: str, spending: Steps
-    ) -> None:
-        previous = entries[-1].hash if entries else _START
-        plan = self._plan.digest()
-        entry = Entry(len(entries) + 1, self._key, plan, round_id, state, *spending, previous, "")
-        values = entry._replace(hash=_hash(entry))
-        connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        Raises:
+            PrivacyError: another key, a signature that does not fit, or a line that this ledger lost.
+        """
+        if self._policy is not None and server_key != self._policy.server_key:
+            raise PrivacyError(f"policy server_key: {server_key!r}, allowed {self._policy.server_key!r}")
+        message = bytes.fromhex(head) if isinstance(head, str) and re.fullmatch("[0-9a-f]{64}", head) else None
+        if message is None or not is_signed(message, signature, public=server_key, purpose=Purpose.LEDGER_HEAD):
+            raise PrivacyError(f"ledger head {head!r}: expected the server's signature of it")
+        self._access.keep(Countersigned(head, signature))
 
-    def _read(self, connection: sqlite3.Connection) -> list[Entry]:
-        """Every line, with the chain, the numbering and the owner verified."""
-        entries = [Entry(*row) for row in connection.execute("SELECT * FROM entries ORDER BY sequence")]
-        last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
-        previous = _START
-        for number, entry in enumerate(entries, start=1):
-            if entry.sequence != number or entry.previous != previous or entry.hash != _hash(entry):
-                raise PrivacyError(f"{self._path}: entry {number} was altered; {_AS_WRITTEN}")
-            if entry.key != self._key:
-                raise PrivacyError(f"{self._path}: belongs to another data set or unit; expected {self._key!r}")
-            previous = entry.hash
-        if (last[0] if last else 0) != len(entries):
-            raise PrivacyError(f"{self._path}: entries after {len(entries)} were removed; {_AS_WRITTEN}")
-        return entries
+    def countersigned(self) -> Countersigned | None:
+        """The newest head and signature that ``accept_countersigned`` kept; None before the first.
 
-    @contextmanager
-    def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        """The only writer (or, DEFERRED, a reader of one moment); committed at the end, undone on error."""
-        with self._connection() as connection:
-            connection.execute(f"BEGIN {kind}")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+        Raises:
+            PrivacyError: the ledger is not intact.
+        """
+        return self._access.countersigned()
 
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Opened anew each time: a thousand simulated clients would run out of file handles otherwise."""
-        uri = f"{self._path.absolute().as_uri()}?mode=rw"  # rw: never create
-        try:
-            with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)) as connection:
-                connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'OFF'}")
-                connection.execute("PRAGMA journal_mode = WAL")
-                yield connection
-        except sqlite3.Error as error:
-            raise PrivacyError(f"{self._path}: unusable ledger: {error}; expected an intact, writable file") from None
+    def backup(self, target: Path) -> None:
+        """Copy the ledger to a new file, and verify the copy. Key and witness are not part of it.
+
+        A plain copy of the file may lack what SQLite still holds in its write-ahead log; this does not.
+
+        Raises:
+            PrivacyError: the target exists or cannot be written, or the ledger is not intact.
+        """
+        self._access.backup(target)
+
+    def _now(self) -> int:
+        return int(self._clock())
 
 
-def _spendings(entries: list[Entry] | tuple[Entry, ...]) -> list[Steps]:
-    reserved = [entry for entry in entries if entry.state == "reserved"]
-    return [Steps(entry.noise_multiplier, entry.sampling_rate, entry.steps) for entry in reserved]
-
-
-def _hash(entry: Entry) -> str:
-    return hashlib.sha256(json.dumps(entry[:-1]).encode()).hexdigest()
+def _digest(policy: Policy | None) -> str:
+    return policy.digest() if policy else ""

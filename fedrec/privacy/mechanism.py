@@ -47,13 +47,16 @@ class Mechanism:
             Indices of who takes part, (B,), int64. B may be 0: then release without gradients.
 
         Raises:
-            PrivacyError: the plan's steps are used up, or the last step was not released.
+            PrivacyError: the plan's steps are used up, the last step was not released, or there are more
+                people than the plan's ``max_people``; how many is not said.
         """
         if self._sampled is not None:
             raise PrivacyError("the last sample was not released: expected release before another sample")
         if self._steps_taken >= self._plan.steps:
             raise PrivacyError(f"all {self._plan.steps} steps of the plan are taken; make a plan with more rounds")
-        chosen = poisson_sample(people, self._plan.sampling_rate, self._random)
+        if self._plan.max_people is not None and people > self._plan.max_people:
+            raise PrivacyError(f"more people than max_people={self._plan.max_people}: make a plan with a higher bound")
+        chosen = poisson_sample(people, self._plan.sampling_rate, self._random, batch_cap=self._plan.batch_cap)
         self._steps_taken += 1
         self._sampled = len(chosen)
         return chosen

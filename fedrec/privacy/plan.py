@@ -6,20 +6,31 @@ disagree. No plan exists whose noise does not give its epsilon: each one is veri
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from fedrec.errors import PrivacyError
-from fedrec.privacy.accounting import ACCOUNTANT, calibrated_noise_multiplier, epsilon, epsilon_at_clients, round_up
+from fedrec.privacy.accounting import (
+    ACCOUNTANT,
+    ADD_OR_REMOVE,
+    Steps,
+    calibrated_noise_multiplier,
+    composed_epsilon,
+    round_up,
+)
+from fedrec.privacy.losses import event_of
+from fedrec.privacy.plan_checks import check_metrics, check_plan, number, whole
 from fedrec.privacy.randomness import RandomSource
+from fedrec.privacy.steps import check_whole
 
 if TYPE_CHECKING:
+    from dp_accounting.dp_event import DpEvent
+
     from fedrec.privacy.mechanism import Mechanism
 
 UNIT = "person at a client"
-RELATION = "add or remove one person"
+RELATION = ADD_OR_REMOVE
 NOT_PRIVATE = "NOT PRIVATE: no noise was added, so this run protects nobody."
 
 
@@ -30,7 +41,7 @@ class PrivacyPlan:
     Make one with ``calibrate`` or ``without_privacy``.
 
     Attributes:
-        epsilon: target over all steps, > 0; None without privacy.
+        epsilon: target over all steps and metric releases, > 0; None without privacy.
         delta: in (0, 1); None without privacy.
         noise_multiplier: sigma; the noise has standard deviation sigma·clip_norm; 0 without privacy.
         sampling_rate: q in (0, 1], chance that a person takes part in a step.
@@ -39,6 +50,11 @@ class PrivacyPlan:
         clip_norm: C > 0, L2 norm of what a person can contribute to a step.
         clipping: "flat" or "auto-s".
         expected_people: public constant n >= 1 that stands for a client's size.
+        batch_cap: at most so many of the sampled people take part in a step, >= 1; None: all of them.
+        max_people: public bound on the people at any client, >= 1; None exactly when ``batch_cap`` is.
+        metric_releases: noised evaluations that the promise leaves room for, >= 0.
+        metric_noise_multiplier: noise of each, in units of what one person can move it; None without any,
+            0 without privacy.
         unit, relation, accountant: the words that make epsilon a statement; constants.
         private: false stamps everything made with it NOT PRIVATE.
     """
@@ -52,15 +68,18 @@ class PrivacyPlan:
     clip_norm: float
     clipping: str
     expected_people: int
+    batch_cap: int | None = None
+    max_people: int | None = None
+    metric_releases: int = 0
+    metric_noise_multiplier: float | None = None
     unit: str = UNIT
     relation: str = RELATION
     accountant: str = ACCOUNTANT
     private: bool = True
 
     def __post_init__(self) -> None:
-        _check_numbers(self)
-        _check_words(self)
-        _check_guarantee(self)
+        for name, value in check_plan(self).items():
+            object.__setattr__(self, name, value)  # 1 and 1.0 are one plan, one digest
 
     @classmethod
     def calibrate(
@@ -74,25 +93,45 @@ class PrivacyPlan:
         clip_norm: float,
         clipping: str,
         expected_people: int,
+        batch_cap: int | None = None,
+        max_people: int | None = None,
+        metric_releases: int = 0,
+        metric_noise_multiplier: float | None = None,
     ) -> Self:
-        """The plan with the least noise that gives (epsilon, delta) after ``rounds`` rounds.
+        """The plan with the least training noise that gives (epsilon, delta) after everything it spends.
 
         Raises:
             PrivacyError: a number out of range or not finite, or an epsilon that no noise reaches.
         """
-        steps = _whole("rounds", rounds) * _whole("local_steps", local_steps)
-        target, failure = _number("epsilon", epsilon), _number("delta", delta)
-        rate = _number("sampling_rate", sampling_rate)
-        return cls(
-            epsilon=target,
-            delta=failure,
-            noise_multiplier=calibrated_noise_multiplier(target, failure, rate, steps),
-            sampling_rate=rate,
-            steps=steps,
+        shape = cls.without_privacy(
+            sampling_rate=sampling_rate,
+            rounds=rounds,
             local_steps=local_steps,
-            clip_norm=_number("clip_norm", clip_norm),
+            clip_norm=clip_norm,
             clipping=clipping,
             expected_people=expected_people,
+            batch_cap=batch_cap,
+            max_people=max_people,
+            metric_releases=metric_releases,
+        )
+        target, failure = number("epsilon", epsilon), number("delta", delta)
+        metrics = _metrics(metric_releases, metric_noise_multiplier)
+        noise = calibrated_noise_multiplier(
+            target,
+            failure,
+            shape.sampling_rate,
+            shape.steps,
+            batch_cap=batch_cap,
+            max_people=max_people,
+            others=metrics,
+        )
+        return replace(
+            shape,
+            epsilon=target,
+            delta=failure,
+            noise_multiplier=noise,
+            metric_noise_multiplier=metric_noise_multiplier,
+            private=True,
         )
 
     @classmethod
@@ -105,6 +144,9 @@ class PrivacyPlan:
         clip_norm: float,
         clipping: str,
         expected_people: int,
+        batch_cap: int | None = None,
+        max_people: int | None = None,
+        metric_releases: int = 0,
     ) -> Self:
         """The same steps without noise, for references and debugging. Stamped NOT PRIVATE.
 
@@ -115,12 +157,16 @@ class PrivacyPlan:
             epsilon=None,
             delta=None,
             noise_multiplier=0.0,
-            sampling_rate=_number("sampling_rate", sampling_rate),
-            steps=_whole("rounds", rounds) * _whole("local_steps", local_steps),
+            sampling_rate=number("sampling_rate", sampling_rate),
+            steps=whole("rounds", rounds) * whole("local_steps", local_steps),
             local_steps=local_steps,
-            clip_norm=_number("clip_norm", clip_norm),
+            clip_norm=number("clip_norm", clip_norm),
             clipping=clipping,
             expected_people=expected_people,
+            batch_cap=batch_cap,
+            max_people=max_people,
+            metric_releases=metric_releases,
+            metric_noise_multiplier=0.0 if metric_releases else None,
             private=False,
         )
 
@@ -138,15 +184,42 @@ class PrivacyPlan:
         """Whether delta < 1/n, without which a mechanism may publish one whole person and still comply."""
         return self.delta is not None and self.delta < 1.0 / self.expected_people
 
-    def epsilon_after(self, steps: int) -> float | None:
-        """Epsilon spent by ``steps`` steps, an upper bound; None without privacy.
+    def training(self, steps: int) -> Steps:
+        """What ``steps`` >= 0 steps of training spend."""
+        return Steps(self.noise_multiplier, self.sampling_rate, steps, self.batch_cap, self.max_people)
+
+    def metrics_release(self) -> Steps:
+        """What one release of noised metrics spends: everyone takes part, so nothing is amplified.
 
         Raises:
-            PrivacyError: ``steps`` is negative or no whole number.
+            PrivacyError: the plan has no metric releases.
+        """
+        if self.metric_noise_multiplier is None:
+            raise PrivacyError("metric_releases=0: this plan releases no metrics; make one with metric_releases")
+        return Steps(self.metric_noise_multiplier, 1.0, 1)
+
+    def spendings(self) -> tuple[Steps, ...]:
+        """Everything the plan will ever spend: all training steps, then all metric releases."""
+        return (self.training(self.steps), *_metrics(self.metric_releases, self.metric_noise_multiplier))
+
+    def event(self) -> "DpEvent":
+        """The same in the words of the accounting library, for whoever wants to check with its accountants."""
+        from dp_accounting.dp_event import ComposedDpEvent, NonPrivateDpEvent
+
+        if not self.private:
+            return NonPrivateDpEvent()
+        return ComposedDpEvent([event_of(spending) for spending in self.spendings()])
+
+    def epsilon_after(self, steps: int, *, metric_releases: int = 0) -> float | None:
+        """Epsilon spent by ``steps`` steps and some metric releases, an upper bound; None without privacy.
+
+        Raises:
+            PrivacyError: a count is negative or no whole number, or metrics are released that the plan lacks.
         """
         if self.delta is None:
             return None
-        return epsilon(self.noise_multiplier, self.sampling_rate, steps, self.delta)
+        metrics = (self.metrics_release()._replace(steps=metric_releases),) if metric_releases != 0 else ()
+        return composed_epsilon((self.training(steps), *metrics), self.delta)
 
     def epsilon_for_person_at(self, clients: int) -> float | None:
         """Epsilon over the whole run of someone who is at ``clients`` clients; None without privacy.
@@ -156,20 +229,32 @@ class PrivacyPlan:
         """
         if self.delta is None:
             return None
-        return epsilon_at_clients(self.noise_multiplier, self.sampling_rate, self.steps, self.delta, clients=clients)
+        check_whole("clients", clients, least=1)
+        return composed_epsilon(clients * self.spendings(), self.delta)
 
     def statement(self) -> str:
         """The whole guarantee in one sentence, or the sentence that says there is none."""
         if self.epsilon is None or self.delta is None:
             return NOT_PRIVATE
         below = "below" if self.delta_is_below_one_over_n else "NOT below"
+        epsilon = f"{round_up(self.epsilon):.10g}"
         return (
-            f"Each {self.unit} has (epsilon = {round_up(self.epsilon):g}, delta = {self.delta:g})-differential privacy "
-            f"over all {self.steps} training steps, "
+            f"Each {self.unit} has (epsilon = {epsilon}, delta = {self.delta:g})-differential privacy "
+            f"over all {self.steps} training steps{self._also()}, "
             f"where neighbouring data sets differ in one person ({self.relation}), "
             f"accounted by {self.accountant}; delta is {below} one over the {self.expected_people} people "
             "expected at a client."
         )
+
+    def _also(self) -> str:
+        """What the statement has to add about metrics and a cap; nothing in a plain plan."""
+        metrics = f" and {self.metric_releases} releases of noised metrics" if self.metric_releases else ""
+        cap = (
+            f", at most {self.batch_cap} people in a step of a client with at most {self.max_people}"
+            if self.batch_cap is not None
+            else ""
+        )
+        return metrics + cap
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, one per attribute."""
@@ -204,53 +289,7 @@ class PrivacyPlan:
         return Mechanism(self, random, steps_taken=steps_taken)
 
 
-def _check_numbers(plan: PrivacyPlan) -> None:
-    for name in ("noise_multiplier", "sampling_rate", "clip_norm"):
-        object.__setattr__(plan, name, _number(name, getattr(plan, name)))  # 1 and 1.0 are one plan, one digest
-    for name in ("steps", "local_steps", "expected_people"):
-        _whole(name, getattr(plan, name))
-    if not 0.0 < plan.sampling_rate <= 1.0:
-        raise PrivacyError(f"sampling_rate={plan.sampling_rate}: expected in (0, 1]; set privacy.sampling_rate")
-    if plan.clip_norm <= 0:
-        raise PrivacyError(f"clip_norm={plan.clip_norm}: expected > 0; set privacy.clip_norm")
-    if plan.clipping not in ("flat", "auto-s"):
-        raise PrivacyError(f"clipping={plan.clipping!r}: expected flat or auto-s; set privacy.clipping")
-    if plan.steps % plan.local_steps != 0:
-        raise PrivacyError(f"steps={plan.steps}: expected a multiple of local_steps={plan.local_steps}")
-
-
-def _check_words(plan: PrivacyPlan) -> None:
-    for name, expected in (("unit", UNIT), ("relation", RELATION), ("accountant", ACCOUNTANT)):
-        if getattr(plan, name) != expected:
-            raise PrivacyError(f"{name}={getattr(plan, name)!r}: expected {expected!r}, the only one supported here")
-
-
-def _check_guarantee(plan: PrivacyPlan) -> None:
-    """The claim must be true: enough noise for the epsilon, or no claim at all."""
-    if plan.private is False:
-        if plan.epsilon is not None or plan.delta is not None or plan.noise_multiplier != 0:
-            raise PrivacyError("a plan without privacy: expected no epsilon, no delta and noise_multiplier=0")
-        return
-    if plan.private is not True:
-        raise PrivacyError(f"private={plan.private!r}: expected true or false")
-    target, delta = _number("epsilon", plan.epsilon), _number("delta", plan.delta)
-    object.__setattr__(plan, "epsilon", target)
-    object.__setattr__(plan, "delta", delta)
-    if target <= 0:
-        raise PrivacyError(f"epsilon={target}: expected > 0; set privacy.epsilon")
-    spent = epsilon(plan.noise_multiplier, plan.sampling_rate, plan.steps, delta)
-    if not spent <= target:
-        noise = plan.noise_multiplier
-        raise PrivacyError(f"noise_multiplier={noise}: gives epsilon {round_up(spent)}, expected <= {target}")
-
-
-def _number(name: str, value: object) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise PrivacyError(f"{name}={value!r}: expected a finite number; set privacy.{name}")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _whole(name: str, value: object) -> int:
-    if type(value) is not int or value < 1:
-        raise PrivacyError(f"{name}={value!r}: expected a whole number >= 1")
-    return value
+def _metrics(releases: int, noise_multiplier: float | None) -> tuple[Steps, ...]:
+    """All metric releases of a plan as one spending; none without any."""
+    check_metrics(releases, noise_multiplier)
+    return () if noise_multiplier is None else (Steps(noise_multiplier, 1.0, releases),)

@@ -33,6 +33,9 @@ class RandomSource(Protocol):
     def bernoulli(self, size: int, rate: float) -> np.ndarray:
         """Independent coins, (size,), bool, each true with probability ``rate`` in [0, 1]."""
 
+    def subset(self, size: int, *, count: int) -> np.ndarray:
+        """``count`` <= ``size`` different places below ``size``, (count,), int64, ascending; all sets alike."""
+
 
 class SecureRandom:
     """ChaCha20 under a fresh key from the operating system at every call.
@@ -75,6 +78,23 @@ class SecureRandom:
         threshold = np.uint64(math.floor(_checked_rate(rate) * 2.0**_BITS))
         return self._integers(_checked_size(size)) < threshold
 
+    def subset(self, size: int, *, count: int) -> np.ndarray:
+        """A uniform subset without replacement.
+
+        Every place gets a random 53-bit number and the smallest numbers win; should two be equal, all
+        are drawn again, so that no set is likelier than another.
+
+        Returns:
+            (count,), int64, ascending.
+
+        Raises:
+            PrivacyError: ``size`` is negative or ``count`` outside [0, size].
+        """
+        _check_count(_checked_size(size), count)
+        while len(np.unique(keys := self._integers(size))) < size:
+            pass
+        return np.sort(np.argsort(keys)[:count]).astype(np.int64)
+
     def _integers(self, size: int) -> np.ndarray:
         """Uniform 53-bit integers, (size,), uint64."""
         cipher = Cipher(ChaCha20(os.urandom(_KEY_BYTES), bytes(16)), mode=None)
@@ -109,6 +129,11 @@ class SeededRandom:
         """Coins that repeat with the seed, (size,), bool."""
         return self._generator.random(_checked_size(size)) < _checked_rate(rate)
 
+    def subset(self, size: int, *, count: int) -> np.ndarray:
+        """A uniform subset that repeats with the seed, (count,), int64, ascending."""
+        _check_count(_checked_size(size), count)
+        return np.sort(self._generator.permutation(size)[:count]).astype(np.int64)
+
 
 def _checked_size(size: int) -> int:
     if size < 0:
@@ -120,3 +145,8 @@ def _checked_rate(rate: float) -> float:
     if not 0.0 <= rate <= 1.0:  # false for NaN too
         raise PrivacyError(f"rate={rate}: expected a probability in [0, 1]")
     return rate
+
+
+def _check_count(size: int, count: int) -> None:
+    if not 0 <= count <= size:
+        raise PrivacyError("count: expected a number between 0 and size")

@@ -8,8 +8,8 @@ import pytest
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 
 from clients.app import app, check_agreement
+from clients.replies import Answer
 from fedrec.errors import PrivacyError
-from fedrec.schema import Arrays
 from fedrec.wire import Instruction, Refusal, RefusalCode, update_from_record
 from simulations.local_grid import LocalGrid
 from tests.tiny_federation import BASE, PLAN, SCHEMA, TinyMerchant, client_app, context_of, instruction, message_to
@@ -25,7 +25,7 @@ class Touchy(TinyMerchant):
         self.error = error
         self.touched = False
 
-    def train_round(self, instruction: Instruction) -> Arrays:
+    def train_round(self, instruction: Instruction) -> Answer:
         self.touched = True
         raise self.error
 
@@ -118,16 +118,18 @@ def test_malformed_instruction_is_refused_before_data_is_touched() -> None:
 @pytest.mark.parametrize("wrong", [{"scale": np.zeros(())}, {"norm.weight": np.zeros(5)}])
 def test_update_of_another_shape_than_the_schema_stays_home(wrong: dict[str, np.ndarray]) -> None:
     class Odd(TinyMerchant):
-        def train_round(self, instruction: Instruction) -> Arrays:
-            return wrong if len(wrong) == 1 and "scale" in wrong else super().train_round(instruction) | wrong
+        def train_round(self, instruction: Instruction) -> Answer:
+            answer = super().train_round(instruction)
+            return answer._replace(arrays=wrong if "scale" in wrong else answer.arrays | wrong)
 
     assert _reply(Odd(0)).error.reason == "E_INTERNAL"
 
 
 def test_update_that_is_not_finite_stays_home() -> None:
     class Diverged(TinyMerchant):
-        def train_round(self, instruction: Instruction) -> Arrays:
-            return super().train_round(instruction) | {"scale": np.array(np.nan)}
+        def train_round(self, instruction: Instruction) -> Answer:
+            answer = super().train_round(instruction)
+            return answer._replace(arrays=answer.arrays | {"scale": np.array(np.nan)})
 
     assert _reply(Diverged(0)).error.reason == "E_SCHEMA"
 
@@ -136,6 +138,8 @@ def test_shipped_app_without_a_workspace_refuses() -> None:
     assert app(message_to(5), context_of(0)).error.reason == "E_INTERNAL"
 
 
-def test_shipped_app_knows_training_alone() -> None:
-    with pytest.raises(ValueError, match="No evaluate function registered"):
-        app(Message(RecordDict(), 5, MessageType.EVALUATE), context_of(0))
+def test_shipped_app_knows_training_and_measuring_alone() -> None:
+    measure = message_to(5, kind=MessageType.EVALUATE)
+    assert app(measure, context_of(0)).error.reason == "E_INTERNAL"  # registered, though without a workspace
+    with pytest.raises(ValueError, match="No query function registered"):
+        app(Message(RecordDict(), 5, MessageType.QUERY), context_of(0))

@@ -118,7 +118,7 @@ def test_only_the_adapters_arrays_leave(private_run):
     names = {spec.name for spec in merchant.schema}
     assert names == set(start_arrays(agreed))
     assert all(".lora_" in name or "norm" in name or name.endswith("_gain.weight") for name in names)
-    reply = merchant.train_round(instruction(agreed, start_arrays(agreed)))
+    reply = merchant.train_round(instruction(agreed, start_arrays(agreed))).arrays
     assert {name: values.shape for name, values in reply.items()} == dict(merchant.schema)
     assert all(values.dtype == np.float32 for values in reply.values())
     assert (merchant.base_digest, merchant.plan_digest) == (agreed.base_digest, agreed.plan.digest())
@@ -128,6 +128,8 @@ def test_repeated_reply_makes_the_same_message(private_run):
     merchant, agreed = load_merchant(private_run, 0), read_agreement(private_run)
     asked = instruction(agreed, start_arrays(agreed))
     header = (asked.run_id, asked.round_index, asked.base_digest, asked.plan_digest)
-    records = [update_to_record(Update(*header, arrays=merchant.train_round(asked))) for _ in range(2)]
+    answers = [merchant.train_round(asked) for _ in range(2)]
+    records = [update_to_record(Update(*header, ledger_head=a.ledger_head, arrays=a.arrays)) for a in answers]
+    assert records[0]["header"] == records[1]["header"]
     assert list(records[0]["update"]) == list(records[1]["update"])
     assert all(array.data == records[1]["update"][name].data for name, array in records[0]["update"].items())

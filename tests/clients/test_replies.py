@@ -50,6 +50,20 @@ def test_only_the_latest_reply_is_kept_and_no_leftover_stays(cache, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["client.safetensors"]
 
 
+def test_another_kind_of_reply_lies_beside_and_neither_displaces_the_other(cache):
+    """Metrics are answered under the very same instruction as an update."""
+    cache.keep(instruction(), REPLY)
+    cache.beside("metrics").keep(instruction(), {"hr@10": np.array(0.5, np.float32)})
+    assert list(cache.find(instruction())) == list(REPLY)
+    assert cache.beside("metrics").find(instruction()) == {"hr@10": 0.5}
+
+
+@pytest.mark.parametrize("names", [["b", "a"], ["a", "b"]])
+def test_reply_of_other_names_than_the_instructions_keeps_its_order(cache, names):
+    cache.keep(instruction(), {name: np.zeros((), np.float32) for name in names})
+    assert list(cache.find(instruction())) == names
+
+
 def test_nothing_kept_or_a_damaged_file_gives_nothing(cache, tmp_path):
     path = tmp_path / "client.safetensors"
     assert cache.find(instruction()) is None

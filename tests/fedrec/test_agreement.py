@@ -99,6 +99,53 @@ def test_weakened_plan_is_a_privacy_error(run, change, message):
         read_agreement(run)
 
 
+MEASURED = {"metrics": ("ndcg@10", "hr@10"), "metrics_every": 2}
+
+
+@pytest.fixture
+def measured(run):
+    """A private agreement whose clients release metrics after rounds 2 and 4 of 4."""
+    plan = private_plan(metric_releases=2, metric_noise_multiplier=5.0)
+    write_agreement(agreement(plan, base_digest=base_digest(run / "base"), **MEASURED), run)
+    return run
+
+
+def test_metrics_come_back_as_they_were_written_and_say_when_they_are_due(measured):
+    agreed = read_agreement(measured)
+    assert (agreed.metrics, agreed.metrics_every) == (MEASURED["metrics"], 2)
+    assert [index for index in range(1, 9) if agreed.releases_metrics_in(index)] == [2, 4]
+    assert [agreed.metric_releases_by(rounds) for rounds in range(5)] == [0, 0, 1, 1, 2]
+
+
+def test_an_agreement_without_metrics_never_releases_any():
+    assert not any(agreement().releases_metrics_in(index) for index in range(1, 5))
+    assert agreement().metric_releases_by(4) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": ["loss"]}, r"metrics=\['loss'\]: expected different ones of \['ndcg@10', 'hr@10'\]"),
+        ({"metrics": ["hr@10", "hr@10"]}, r"metrics=\['hr@10', 'hr@10'\]: expected different ones of"),
+        ({"metrics_every": 0}, "metrics_every=0: expected a whole number >= 1"),
+        ({"metrics_every": True}, "metrics_every=True: expected a whole number >= 1"),
+        ({"metrics_every": 1}, "4 releases of metrics in 4 rounds: the plan covers 2"),
+        ({"metrics_every": 5}, "0 releases of metrics in 4 rounds: the plan covers 2"),
+        ({"metrics": []}, "0 releases of metrics in 4 rounds: the plan covers 2"),
+        ({"metrics": None}, "object is not iterable"),
+    ],
+)
+def test_metrics_that_the_plan_does_not_cover_are_refused(measured, change, message):
+    _edit(measured, lambda values: values.update(change))
+    with pytest.raises(RunError, match=rf"agreement.json: not a usable agreement: .*{message}"):
+        read_agreement(measured)
+
+
+def test_metrics_that_the_plan_does_not_cover_are_never_written(tmp_path):
+    with pytest.raises(RunError, match="2 releases of metrics in 4 rounds: the plan covers 0"):
+        write_agreement(agreement(private_plan(), **MEASURED), tmp_path)
+
+
 def test_both_sides_build_the_same_ranker_and_it_scores_as_the_base(run):
     agreed = read_agreement(run)
     server, client = agreed_ranker(agreed, run), agreed_ranker(agreed, run)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from fedrec.cli.simulate import resolve_settings
 from fedrec.config import Config, load_config, parse_config, read_toml
 from fedrec.errors import ConfigError, RunError
+from fedrec.privacy.policy import METRICS
 
 # Setting -> values just outside its bounds, or of another type.
 OUTSIDE = {
@@ -71,6 +72,11 @@ OUTSIDE = {
     "privacy.clipping": ["none"],
     "privacy.sampling_rate": [0.0, 1.1, math.nan],
     "privacy.expected_people": [0],
+    "privacy.batch_cap": [0, 2.5],
+    "privacy.max_people": [0, 2.5],
+    "privacy.metrics": [["hr@10", "hr@10"], "hr@10"],
+    "privacy.metrics_every": [0, 2.5],
+    "privacy.metric_noise_multiplier": [0.0, math.inf, math.nan],
     "privacy.trust": ["nobody"],
     "federation.rounds": [0],
     "federation.clients_per_round": [0],
@@ -127,6 +133,16 @@ UNKNOWN = {
 def test_an_unknown_key_or_shape_is_named(name, values):
     with pytest.raises(ConfigError, match=rf"^a\.toml: {name}="):
         parse_config(values, source="a.toml")
+
+
+@pytest.mark.parametrize("name", [*METRICS, "hr@20", "loss"])
+def test_metrics_are_exactly_those_that_a_policy_knows(name):
+    values = {"privacy": {"metrics": [name]}}
+    if name in METRICS:
+        assert parse_config(values, source="a.toml").privacy.metrics == (name,)
+    else:
+        with pytest.raises(ConfigError, match=rf"^a\.toml: privacy\.metrics\.0='{name}': Input should be"):
+            parse_config(values, source="a.toml")
 
 
 def test_every_setting_says_what_it_means():
@@ -211,3 +227,11 @@ def test_resume_needs_a_run():
 def test_resume_of_an_empty_folder_says_so(tmp_path):
     with pytest.raises(RunError, match=r"no run to resume: expected a folder with config\.toml; leave out --resume"):
         resolve_settings({}, config=None, out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("name", ["batch_cap", "max_people"])
+def test_a_cap_on_batches_needs_a_bound_on_people_and_the_other_way_round(name):
+    with pytest.raises(ConfigError, match=r"^a\.toml: privacy=.*batch_cap and max_people: expected both or neither"):
+        parse_config({"privacy": {name: 5}}, source="a.toml")
+    both = parse_config({"privacy": {"batch_cap": 5, "max_people": 9}}, source="a.toml").privacy
+    assert (both.batch_cap, both.max_people) == (5, 9)

@@ -18,7 +18,8 @@ from fedrec.runfolder import RunFolder, write_arrays, write_bytes, write_json, w
 
 def test_new_folder_has_a_place_for_everything(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "deep" / "run") as folder:
-        assert all(path.is_dir() for path in (folder.base, folder.checkpoints, folder.ledger, folder.workspace))
+        assert all(path.is_dir() for path in (folder.base, folder.checkpoints, folder.workspace))
+        assert all((folder.path / name).is_dir() for name in ("keys", "ledger"))
         files = (
             folder.config,
             folder.events,

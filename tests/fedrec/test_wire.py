@@ -25,10 +25,12 @@ from fedrec.wire import (
     update_from_record,
     update_to_record,
 )
-from tests.tiny_federation import BASE, PLAN, SCHEMA, arrays, instruction, update
+from tests.tiny_federation import BASE, HEAD, PLAN, SCHEMA, arrays, instruction, update
 
 NAMES = [spec.name for spec in SCHEMA]
-HEADER = {"version": 1, "run_id": "run-1", "round_index": 3, "base_digest": BASE, "plan_digest": PLAN}
+COMMON = {"version": 2, "run_id": "run-1", "round_index": 3, "base_digest": BASE, "plan_digest": PLAN}
+HEADER = COMMON | {"ledger_head": HEAD}
+ASKED = COMMON | {"receipt_head": "", "receipt_signature": ""}
 
 
 def _everything_in(record: RecordDict) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def _npy(values: np.ndarray) -> bytes:
 
 
 def test_golden_instruction_holds_these_keys_and_no_other() -> None:
-    expected = {"header": HEADER, "adapter": {name: _npy(values) for name, values in arrays(0.5).items()}}
+    expected = {"header": ASKED, "adapter": {name: _npy(values) for name, values in arrays(0.5).items()}}
     assert _everything_in(instruction_to_record(instruction())) == expected
 
 
@@ -182,8 +184,10 @@ def test_a_header_that_nests_deeply_is_refused_without_being_parsed() -> None:
         ("base_digest", 7, "header base_digest: expected 64 lower-case hex digits"),
         ("plan_digest", "b" * 63, "header plan_digest: expected 64 lower-case hex digits"),
         ("plan_digest", [PLAN], "header plan_digest: expected 64 lower-case hex digits"),
-        ("version", 2, "header version: expected 1; use the same fedrec on both sides"),
-        ("version", True, "header version: expected 1; use the same fedrec on both sides"),
+        ("ledger_head", "", "header ledger_head: expected 64 lower-case hex digits"),
+        ("ledger_head", 12, "header ledger_head: expected 64 lower-case hex digits"),
+        ("version", 1, "header version: expected 2; use the same fedrec on both sides"),
+        ("version", True, "header version: expected 2; use the same fedrec on both sides"),
     ],
 )
 def test_header_field_of_another_type_or_range_is_refused(key: str, value: Any, said: str) -> None:

@@ -1,11 +1,24 @@
 import numpy as np
 import pytest
 
+from fedrec.agreement import write_agreement
+from fedrec.code import code_digest
 from fedrec.data.histories import Histories
 from fedrec.errors import PrivacyError, RunError
 from fedrec.privacy.ledger import Charge
-from fedrec.workspace import client_histories, copy_workspace, create_ledgers, ledger_of, replies_path, write_workspace
-from tests.tiny_ranker import agreement, histories, private_plan
+from fedrec.runfolder import server_key_path
+from fedrec.signing import SigningKey
+from fedrec.workspace import (
+    client_histories,
+    copy_workspace,
+    ledger_files,
+    ledger_of,
+    open_budgets,
+    policy_of,
+    replies_path,
+    write_workspace,
+)
+from tests.tiny_ranker import agreement, histories, open_plan, private_plan
 
 PEOPLE = histories(4, 7, 3, 5, 2, 6)
 CLIENTS = [np.array([4, 1]), np.array([], np.int64), np.array([0, 5, 2])]  # person 3 is at no client
@@ -58,39 +71,67 @@ def test_workspace_that_is_missing_or_cut_short_is_refused(run):
 
 def test_each_client_has_a_ledger_of_its_own(run):
     agreed = agreement(private_plan())
-    create_ledgers(run, agreed, clients=3)
-    assert ledger_of(run, 0, agreed).charge("run-1/1", 1) is Charge.CHARGED
-    assert ledger_of(run, 0, agreed).charge("run-1/1", 1) is Charge.ALREADY_CHARGED
-    assert ledger_of(run, 1, agreed).spent() == 0
-    assert 0 < ledger_of(run, 0, agreed).spent() <= 8
+    open_budgets(run, agreed, clients=3)
+    for outcome in (Charge.CHARGED, Charge.ALREADY_CHARGED):
+        charged = ledger_of(run, 0, agreed.plan).charge("run-1/1", agreed.plan.training(1), plan=agreed.plan)
+        assert charged is outcome
+    assert ledger_of(run, 1, agreed.plan).spent() == 0
+    assert 0 < ledger_of(run, 0, agreed.plan).spent() <= 8
     assert replies_path(run, 2).parent.is_dir()
     assert len({replies_path(run, partition) for partition in range(3)}) == 3
 
 
 def test_lost_ledger_is_never_a_fresh_budget(run):
     agreed = agreement(private_plan())
-    create_ledgers(run, agreed, clients=3)
-    with pytest.raises(PrivacyError, match="a ledger exists"):
-        create_ledgers(run, agreed, clients=3)
+    open_budgets(run, agreed, clients=3)
+    write_agreement(agreed, run)
+    with pytest.raises(PrivacyError, match="was agreed on already; its ledgers are kept, and a lost one is no fresh"):
+        open_budgets(run, agreed, clients=3)
     (run / "ledger" / "client-00001.sqlite").unlink()
-    with pytest.raises(PrivacyError, match="unusable ledger"):
-        ledger_of(run, 1, agreed)
+    with pytest.raises(PrivacyError, match="the ledger was lost"):
+        ledger_of(run, 1, agreed.plan)
+
+
+def test_budgets_that_a_crash_left_half_made_are_made_anew(run):
+    agreed = agreement(private_plan())
+    open_budgets(run, agreed, clients=2)
+    (run / "keys" / "client-00000.key").unlink()
+    open_budgets(run, agreed, clients=3)
+    assert [ledger_of(run, partition, agreed.plan).spent() for partition in range(3)] == [0, 0, 0]
+
+
+def test_simulated_policy_allows_exactly_the_agreed_run(run):
+    agreed = agreement(private_plan())
+    open_budgets(run, agreed, clients=1)
+    policy = policy_of(run, agreed.plan)
+    policy.check_plan(agreed.plan)
+    assert policy.allowed_bases == (agreed.base_digest,)
+    assert policy.allowed_code == (code_digest(),)
+    assert policy.server_key == SigningKey.load(server_key_path(run)).public
+    assert policy_of(run, open_plan()) is None
+    (run / "policy.toml").unlink()
+    with pytest.raises(PrivacyError, match=r"policy\.toml"):
+        policy_of(run, agreed.plan)
 
 
 def test_ledger_belongs_to_its_people(tmp_path):
     """The same file under other people's data: its charges say nothing about them."""
     agreed, run = agreement(private_plan()), _folder(tmp_path / "run")
-    create_ledgers(run, agreed, clients=3)
-    ledger_of(run, 0, agreed).charge("run-1/1", 1)
-    ledger_of(run, 2, agreed).charge("run-1/1", 1)
+    open_budgets(run, agreed, clients=3)
+    ledger_of(run, 0, agreed.plan).charge("run-1/1", agreed.plan.training(1), plan=agreed.plan)
+    ledger_of(run, 2, agreed.plan).charge("run-1/1", agreed.plan.training(1), plan=agreed.plan)
     (run / "ledger" / "client-00000.sqlite").replace(run / "ledger" / "client-00002.sqlite")
-    with pytest.raises(PrivacyError, match="belongs to another data set or unit"):
-        ledger_of(run, 2, agreed)
+    with pytest.raises(PrivacyError, match="entry 1 was altered, or the key is another ledger's"):
+        ledger_of(run, 2, agreed.plan)
+    for ours, theirs in zip(ledger_files(run, 0)[1:], ledger_files(run, 2)[1:], strict=True):
+        ours.replace(theirs)
+    with pytest.raises(PrivacyError, match="belongs to another data set"):
+        ledger_of(run, 2, agreed.plan)
 
 
 def test_copy_has_the_same_people_and_base_but_neither_ledgers_nor_replies(tmp_path):
     run, other = _folder(tmp_path / "run"), tmp_path / "other"
-    create_ledgers(run, agreement(), clients=3)
+    open_budgets(run, agreement(), clients=3)
     (run / "base" / "ranker.json").write_text("{}")
     replies_path(run, 0).write_bytes(b"a reply")
     for name in ("base", "workspace", "ledger"):

@@ -48,6 +48,8 @@ def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert read is not None
     assert (read.round_index, read.best_round, read.best_loss) == (4, state.best_round, state.best_loss)
     assert read.records == state.records
+    assert read.ledger_heads == state.ledger_heads
+    assert len(read.ledger_heads) == 5
     assert (read.adam.steps, read.average.count) == (4, 4)
     pairs = [(state.adapter, read.adapter), (state.best, read.best), (state.average.total, read.average.total)]
     for before, after in [*pairs, (state.adam.first, read.adam.first), (state.adam.second, read.adam.second)]:
@@ -117,7 +119,7 @@ def test_when_all_are_damaged_the_newest_is_named(tmp_path: Path) -> None:
 
 def test_another_format_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("server.checkpoint.FORMAT", 2)
+        patch.setattr("server.checkpoint.FORMAT", 1)
         _save(tmp_path, _states(0))
     with pytest.raises(RunError, match="damaged, and so is every older"):
         _load(tmp_path)

@@ -15,8 +15,9 @@ from fedrec.model.base import base_digest, new_ranker, save_base
 from fedrec.model.decoder import small_llama
 from fedrec.model.ranker import RankerSpec
 from fedrec.privacy.plan import PrivacyPlan
-from fedrec.runfolder import RunFolder, write_text
+from fedrec.runfolder import RunFolder, server_key_path, write_text
 from fedrec.schema import parameters_of
+from fedrec.signing import Purpose, SigningKey, is_signed
 from server.admission import norm_bounds
 from server.app import app, build_app
 from server.job import job_from_workspace, job_of_run, run_job
@@ -180,6 +181,7 @@ def _prepared(path: Path) -> RunFolder:
         seed=3,
     )
     write_agreement(agreement, folder.path)
+    SigningKey.create(server_key_path(folder.path))
     return folder
 
 
@@ -194,6 +196,9 @@ def test_job_of_a_prepared_folder_takes_its_numbers_from_agreement_and_config(tm
     assert work.judge is None
     assert work.epsilon_after is not None
     assert work.epsilon_after(4) == pytest.approx(8.0, abs=0.01)
+    assert work.countersign is not None
+    public = SigningKey.load(server_key_path(tmp_path / "run")).public
+    assert is_signed(bytes(32), work.countersign("0" * 64), public=public, purpose=Purpose.LEDGER_HEAD)
     work.folder.close()
 
 

@@ -1,21 +1,24 @@
 """The loop with real Flower messages: attackers are set aside, silence makes a void round, the run goes on."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.replies import Answer
 from fedrec.errors import RunError
-from fedrec.schema import Arrays
-from fedrec.wire import Instruction
+from fedrec.signing import Purpose, SigningKey, is_signed
+from fedrec.wire import Instruction, Receipt
 from server.admission import NormBounds
+from server.job import countersigner
 from server.rounds import run_round, run_rounds, wait_for_clients
 from server.strategy import ServerState, initial_state
 from simulations.local_grid import LocalGrid
-from tests.tiny_federation import SCHEMA, TinyMerchant, arrays, client_app, distance, federation
+from tests.tiny_federation import SCHEMA, TinyMerchant, arrays, client_app, distance, federation, head_of
 
 
 def _start() -> ServerState:
@@ -124,10 +127,40 @@ def test_repeated_and_uninvited_replies_count_for_nothing() -> None:
     assert state.records[0].reasons == {"not-asked": 1, "twice": 10}
 
 
+class Receiving(TinyMerchant):
+    """Keeps the receipts that it is sent."""
+
+    seen: ClassVar[dict[tuple[int, int], Receipt | None]] = {}
+
+    def train_round(self, instruction: Instruction) -> Answer:
+        self.seen[self.partition, instruction.round_index] = instruction.receipt
+        return super().train_round(instruction)
+
+
+def test_each_client_gets_back_the_end_of_its_own_ledger_under_the_servers_signature(tmp_path: Path) -> None:
+    key = SigningKey.create(tmp_path / "server.key")
+    state = run_rounds(
+        LocalGrid(client_app(Receiving), clients=5),
+        federation(rounds=3),
+        state=_start(),
+        save=lambda state: None,
+        countersign=countersigner(key),
+    )
+    assert state.ledger_heads == {2 + partition: head_of(partition, 3) for partition in range(5)}
+    for (partition, round_index), receipt in Receiving.seen.items():
+        if round_index == 1:
+            assert receipt is None
+            continue
+        assert receipt is not None
+        assert receipt.head == head_of(partition, round_index - 1)
+        assert is_signed(bytes.fromhex(receipt.head), receipt.signature, public=key.public, purpose=Purpose.LEDGER_HEAD)
+    assert len(Receiving.seen) == 15
+
+
 class Failing(TinyMerchant):
     """Fails in rounds 2 and 3, everywhere."""
 
-    def train_round(self, instruction: Instruction) -> Arrays:
+    def train_round(self, instruction: Instruction) -> Answer:
         if instruction.round_index in (2, 3):
             raise ValueError("user 123 bought X")
         return super().train_round(instruction)

@@ -148,6 +148,17 @@ def test_plan_without_privacy_says_so(bench, people):
     assert (plan.private, plan.noise_multiplier, plan.epsilon) == (False, 0.0, None)
 
 
+def test_capped_batches_reach_the_plan_and_cost_noise(bench, people):
+    capped = config_of(bench, privacy__batch_cap=4, privacy__max_people=10)
+    plan, free = make_plan(capped, people.partition), make_plan(config_of(bench), people.partition)
+    assert (plan.batch_cap, plan.max_people) == (4, 10)
+    assert plan.noise_multiplier > free.noise_multiplier
+    bare = make_plan(
+        config_of(bench, privacy__enabled=False, privacy__batch_cap=4, privacy__max_people=10), people.partition
+    )
+    assert (bare.private, bare.batch_cap) == (False, 4)
+
+
 @pytest.mark.parametrize("trust", ["central", "distributed"])
 @pytest.mark.parametrize("enabled", [True, False])
 def test_other_trust_is_refused_on_privacy_grounds(trust, enabled, bench, people):

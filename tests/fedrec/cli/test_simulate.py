@@ -97,10 +97,13 @@ def test_run_folder_holds_everything(private_run):
     out = private_run[0].out
     files = (
         *("config.toml", "events.jsonl", "adapter.safetensors", "agreement.json", "partition.json"),
-        *("report.html", "report.json", "summary.json"),
+        *("report.html", "report.json", "summary.json", "policy.toml"),
+        *("keys/server.key", "keys/operator.key"),
         *("base/items.safetensors", "base/ranker.safetensors", "base/ranker.json", "base/panel.safetensors"),
         *(f"checkpoints/round-{number:05d}.{end}" for number in (2, 3) for end in ("json", "safetensors")),
         *(f"ledger/client-{client:05d}.sqlite" for client in range(4)),
+        *(f"keys/client-{client:05d}.key" for client in range(4)),
+        *(f"workspace/witness/client-{client:05d}.json" for client in range(4)),
     )
     assert [name for name in files if not (out / name).is_file()] == []
     assert [path.name for path in out.rglob("*.tmp")] == []
@@ -133,7 +136,7 @@ def test_per_client_epsilon_is_what_each_ledger_adds_up_to(some_asked):
     bench, _ = some_asked
     privacy, agreement = bench.summary()["privacy"], read_agreement(bench.out)
     charged = [
-        sum(entry.steps for entry in ledger_of(bench.out, client, agreement).entries() if entry.state == "reserved")
+        sum(spending.steps for spending in ledger_of(bench.out, client, agreement.plan).spendings())
         for client in range(4)
     ]
     assert sum(charged) == 2 * ROUNDS

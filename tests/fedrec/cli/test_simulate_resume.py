@@ -54,9 +54,9 @@ def kill_in_round_2(bench, *flags):
 
 def charges(folder):
     """How often each client booked each round."""
-    agreement = read_agreement(folder)
+    plan = read_agreement(folder).plan
     return [
-        Counter(entry.round_id for entry in ledger_of(folder, client, agreement).entries() if entry.state == "reserved")
+        Counter(entry.round_id for entry in ledger_of(folder, client, plan).entries() if entry.state == "reserved")
         for client in range(CLIENTS)
     ]
 
@@ -146,7 +146,7 @@ def test_wherever_it_stops_it_resumes_to_the_same_run(target, call, bare_run, tm
     assert bench.summary()["metrics"] == whole.summary()["metrics"]
 
 
-@pytest.mark.parametrize("target", ["copy_workspace", "create_ledgers", "write_agreement"])
+@pytest.mark.parametrize("target", ["copy_workspace", "open_budgets", "write_agreement"])
 def test_a_crash_while_preparing_the_reference_is_mended(target, tmp_path, monkeypatch):
     bench = Bench.at(tmp_path)
     with monkeypatch.context() as patch:
@@ -164,6 +164,17 @@ def finished(private_run, tmp_path):
     bench, _ = private_run
     shutil.copytree(bench.out, tmp_path / "run")
     return Bench.at(tmp_path)
+
+
+def test_going_on_with_other_code_than_the_run_was_prepared_with_is_refused(finished, tmp_path, monkeypatch):
+    bench = Bench.at(tmp_path / "new")
+    assert bench.simulate("--prepare-only").exit_code == 0
+    monkeypatch.setattr("simulations.experiment.code_digest", lambda: "0" * 64)
+    outcome = bench.resume()
+    assert outcome.exit_code == 3
+    assert "policy.toml: allowed_code: the code was changed since this run was prepared; start again" in outcome.stderr
+    assert not any(charges(bench.out))
+    assert finished.resume().exit_code == 0  # nothing is left to train: measured by today's code
 
 
 def test_resuming_a_finished_run_measures_again_and_spends_nothing(finished):

@@ -1,7 +1,10 @@
+import itertools
 import math
+import subprocess
+import sys
 
 import pytest
-from dp_accounting import dp_event
+from dp_accounting import NeighboringRelation, dp_event
 from dp_accounting.pld import PLDAccountant
 from opacus.accountants import RDPAccountant
 from scipy import optimize, stats
@@ -9,11 +12,16 @@ from scipy import optimize, stats
 from fedrec.errors import PrivacyError
 from fedrec.privacy.accounting import (
     ACCOUNTANT,
+    ADD_OR_REMOVE,
+    REPLACE_ONE,
+    ZERO_OUT,
     Steps,
     calibrated_noise_multiplier,
     composed_epsilon,
+    composed_rdp_epsilon,
     epsilon,
     epsilon_at_clients,
+    is_within,
     rdp_epsilon,
     round_up,
 )
@@ -193,3 +201,99 @@ def test_infinity_is_shown_as_it_is():
 def test_the_accountant_is_named_with_its_version():
     assert ACCOUNTANT.startswith("dp-accounting 0.6")
     assert ACCOUNTANT.endswith(" PLD")
+
+
+def test_an_unknown_relation_is_refused():
+    with pytest.raises(PrivacyError, match="relation='add one': expected one of add or remove one person, replace"):
+        composed_epsilon((Steps(1.0, 0.1, 1),), DELTA, relation="add one")
+
+
+@pytest.mark.parametrize(("noise", "rate", "steps"), [(1.6, 0.25, 30), (3.3, 1.0, 5)])
+def test_other_relations_equal_the_library_s(noise, rate, steps):
+    for relation, theirs in (
+        (REPLACE_ONE, NeighboringRelation.REPLACE_ONE),
+        (ZERO_OUT, NeighboringRelation.REPLACE_SPECIAL),
+        (ADD_OR_REMOVE, NeighboringRelation.ADD_OR_REMOVE_ONE),
+    ):
+        accountant = PLDAccountant(neighboring_relation=theirs)
+        accountant.compose(dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(noise)), steps)
+        ours = composed_epsilon((Steps(noise, rate, steps),), DELTA, relation=relation)
+        assert ours == pytest.approx(accountant.get_epsilon(DELTA), abs=1e-6)
+
+
+def test_replacing_costs_more_than_adding_and_zeroing_out_the_same():
+    history = (Steps(1.0, 0.01, 1000),)
+    assert composed_epsilon(history, DELTA, relation=REPLACE_ONE) == pytest.approx(2.84, abs=5e-3)
+    assert composed_epsilon(history, DELTA) == pytest.approx(1.83, abs=5e-3)
+    assert composed_epsilon(history, DELTA, relation=ZERO_OUT) == composed_epsilon(history, DELTA)
+
+
+def test_the_renyi_bound_of_several_mechanisms_lies_above_their_composition():
+    history = (Steps(2.0, 0.1, 50), Steps(1.5, 0.25, 10), Steps(20.0, 1.0, 5))
+    assert composed_epsilon(history, DELTA) <= composed_rdp_epsilon(history, DELTA)
+    assert composed_rdp_epsilon(history[:1], DELTA) == rdp_epsilon(2.0, 0.1, 50, DELTA)
+    assert composed_rdp_epsilon((), DELTA) == 0.0
+    assert composed_rdp_epsilon((*history, Steps(0.0, 1.0, 1)), DELTA) == math.inf
+
+
+@pytest.mark.parametrize("others", [(Steps(20.0, 1.0, 10),), (Steps(2.0, 0.1, 20), Steps(30.0, 1.0, 2))])
+def test_calibration_leaves_room_for_other_releases(others):
+    noise = calibrated_noise_multiplier(3.0, DELTA, 0.25, 20, others=others)
+    assert noise > calibrated_noise_multiplier(3.0, DELTA, 0.25, 20)
+    assert composed_epsilon((*others, Steps(noise, 0.25, 20)), DELTA) <= 3.0
+    assert composed_epsilon((*others, Steps(noise - 2e-4, 0.25, 20)), DELTA) > 3.0
+
+
+def test_other_releases_that_spend_everything_leave_nothing_to_calibrate():
+    with pytest.raises(PrivacyError, match=r"epsilon=1\.0: the other releases spend it all; raise their noise or eps"):
+        calibrated_noise_multiplier(1.0, DELTA, 0.25, 20, others=(Steps(1.0, 1.0, 10),))
+
+
+HISTORY = (Steps(3.0, 0.25, 30), Steps(4.0, 0.2, 40), Steps(3.5, 0.25, 30))
+
+
+def test_is_within_agrees_with_epsilon_on_both_sides_of_the_limit():
+    spent = composed_epsilon(HISTORY, DELTA)
+    for foreseen in ((), HISTORY, (*HISTORY, Steps(3.5, 0.25, 300))):
+        assert is_within(HISTORY, DELTA, spent + 1e-6, foreseen=foreseen)
+        assert not is_within(HISTORY, DELTA, spent - 1e-6, foreseen=foreseen)
+    assert is_within((), DELTA, 0.0)
+    assert not is_within(HISTORY, DELTA, math.nan)
+    assert not is_within((Steps(0.0, 0.1, 1),), DELTA, 1e9)
+
+
+def test_what_was_allowed_at_one_delta_or_limit_is_not_allowed_at_a_stricter_one():
+    spent = composed_epsilon(HISTORY, DELTA)
+    assert is_within(HISTORY, DELTA, spent + 1e-6)
+    assert not is_within(HISTORY, DELTA / 100, spent + 1e-6)
+    assert not is_within((*HISTORY, Steps(9.0, 0.25, 1)), DELTA, spent + 1e-6)
+    assert not is_within((HISTORY[0]._replace(steps=35), *HISTORY[1:]), DELTA, spent + 1e-6)
+
+
+def test_within_a_foreseen_plan_every_further_charge_is_answered_from_memory(monkeypatch):
+    limit = composed_epsilon(HISTORY, 2 * DELTA) + 1e-6
+    assert limit < composed_rdp_epsilon((*HISTORY[:2], HISTORY[2]._replace(steps=25)), 2 * DELTA)
+    assert is_within((*HISTORY[:2], HISTORY[2]._replace(steps=25)), 2 * DELTA, limit, foreseen=HISTORY)
+    monkeypatch.setattr("fedrec.privacy.accounting.composed_loss", lambda *_: pytest.fail("composed again"))
+    for steps in range(1, 31):
+        assert is_within((*HISTORY[:2], HISTORY[2]._replace(steps=steps)), 2 * DELTA, limit, foreseen=HISTORY)
+
+
+def test_is_within_refuses_what_makes_no_history():
+    with pytest.raises(PrivacyError, match="steps=-5: expected a whole number >= 0"):
+        is_within((Steps(1.0, 0.1, 10), Steps(1.0, 0.1, -5)), DELTA, 8.0)
+    with pytest.raises(PrivacyError, match=r"delta=0\.0: expected a number in \(0, 1\)"):
+        is_within(HISTORY, 0.0, 8.0)
+
+
+def test_the_order_in_which_mechanisms_came_changes_no_bit():
+    assert len({composed_epsilon(order, DELTA) for order in itertools.permutations(HISTORY)}) == 1
+
+
+def test_importing_the_accounting_is_quick_because_the_library_waits():
+    code = (
+        "import sys, time; start = time.perf_counter(); import fedrec.privacy.accounting, fedrec.privacy.filter;"
+        "assert time.perf_counter() - start < 1.0;"
+        "sys.exit(sorted({'dp_accounting', 'scipy', 'torch', 'opacus'} & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

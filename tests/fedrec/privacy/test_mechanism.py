@@ -175,3 +175,23 @@ def test_a_source_that_does_not_swear_it_is_private_is_refused(make_plan):
 
     with pytest.raises(PrivacyError, match="Vague can be predicted: a private plan expects SecureRandom"):
         make_plan().mechanism(Vague())
+
+
+def test_a_capped_plan_never_takes_more_people_and_normalises_as_before(make_open_plan):
+    plan = make_open_plan(sampling_rate=1.0, batch_cap=3, max_people=9)
+    mechanism = plan.mechanism(SeededRandom(0))
+    for _ in range(5):
+        assert len(mechanism.sample(9)) == 3
+        assert mechanism.release([torch.full((3, 1), 0.5)], 1)[0] == pytest.approx(1.5 / 80)
+    mechanism.sample(9)
+    with pytest.raises(PrivacyError, match="rows of gradients and sampled people differ"):
+        mechanism.release([torch.zeros(9, 1)], 1)
+
+
+def test_more_people_than_the_public_bound_are_refused_without_saying_how_many(make_open_plan):
+    mechanism = make_open_plan(batch_cap=3, max_people=9).mechanism(SeededRandom(0))
+    with pytest.raises(PrivacyError, match="more people than max_people=9: make a plan with a higher bound") as refusal:
+        mechanism.sample(1234)
+    assert "1234" not in str(refusal.value)
+    assert mechanism.steps_taken == 0
+    assert len(mechanism.sample(9)) <= 3

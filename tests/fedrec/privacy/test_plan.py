@@ -60,6 +60,7 @@ def test_the_statement_admits_a_delta_that_is_too_large(make_plan):
 
 def test_the_statement_never_rounds_epsilon_down(make_plan):
     assert "epsilon = 8.1235," in dataclasses.replace(make_plan(), epsilon=8.12341).statement()
+    assert "epsilon = 1234.5642," in dataclasses.replace(make_plan(), epsilon=1234.56411).statement()
 
 
 def test_a_plan_without_privacy_says_so_everywhere(make_open_plan):
@@ -91,6 +92,7 @@ def test_the_digest_tells_every_public_number(make_plan, make_open_plan):
         {}, {"sampling_rate": 0.2}, {"rounds": 20}, {"rounds": 15, "local_steps": 2}, {"clip_norm": 2.0},
         {"clipping": "auto-s"}, {"expected_people": 81},
     ]  # fmt: skip
+    shape += [{"batch_cap": 20, "max_people": 90}, {"batch_cap": 20, "max_people": 91}, {"metric_releases": 2}]
     promise = [{}, {"epsilon": 9.0}, {"delta": 2e-5}, {"noise_multiplier": 2.0}]
     plans = [make_open_plan(**change) for change in shape]
     plans += [dataclasses.replace(make_plan(), **change) for change in promise]
@@ -125,6 +127,21 @@ def test_the_digest_tells_every_public_number(make_plan, make_open_plan):
         ({"unit": "interaction"}, "unit='interaction': expected 'person at a client', the only one supported here"),
         ({"relation": "replace one person"}, "relation='replace one person': expected 'add or remove one person'"),
         ({"accountant": "GDP"}, "accountant='GDP': expected 'dp-accounting"),
+        ({"batch_cap": 20}, "batch_cap=20, max_people=None: expected both or neither"),
+        ({"batch_cap": 5, "max_people": 80}, "gives epsilon"),
+        ({"batch_cap": 0, "max_people": 80}, "batch_cap=0: expected a whole number >= 1"),
+        ({"max_people": 2.5, "batch_cap": 2}, "max_people=2.5: expected a whole number >= 1"),
+        (
+            {"metric_releases": 3},
+            "metric_noise_multiplier=None, metric_releases=3: expected a noise multiplier exactly",
+        ),
+        ({"metric_noise_multiplier": 3}, "metric_noise_multiplier=3, metric_releases=0: expected a noise multiplier"),
+        ({"metric_releases": 3, "metric_noise_multiplier": 9.0}, "gives epsilon"),
+        ({"metric_releases": 3, "metric_noise_multiplier": 0.0}, "gives epsilon inf"),
+        ({"metric_releases": 3, "metric_noise_multiplier": -1.0}, "metric_noise_multiplier=-1.0: expected a finite"),
+        ({"metric_releases": 3, "metric_noise_multiplier": "9"}, "metric_noise_multiplier='9': expected a finite"),
+        ({"metric_releases": -1}, "metric_releases=-1: expected a whole number >= 0"),
+        ({"metric_releases": 1.0}, "metric_releases=1.0: expected a whole number >= 0"),
         ({"private": False}, "a plan without privacy: expected no epsilon, no delta and noise_multiplier=0"),
         ({"private": 1}, "private=1: expected true or false"),
         ({"extra": 1}, r"privacy plan: missing keys \[\], unknown keys \['extra'\]; expected neither"),
@@ -198,6 +215,6 @@ def test_epsilon_refuses_what_is_no_count(make_plan):
 def test_plan_and_ledger_need_neither_torch_nor_opacus():
     code = (
         "import sys, fedrec.privacy.plan, fedrec.privacy.ledger;"
-        "sys.exit(sorted({'torch', 'opacus', 'transformers'} & set(sys.modules)) or 0)"
+        "sys.exit(sorted({'torch', 'opacus', 'transformers', 'dp_accounting', 'scipy'} & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

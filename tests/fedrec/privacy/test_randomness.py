@@ -1,4 +1,5 @@
 import inspect
+import itertools
 import os
 import random as python_random
 
@@ -46,6 +47,29 @@ class TestEverySource:
         assert source.bernoulli(1000, 1.0).all()
         assert not source.bernoulli(1000, 0.0).any()
 
+    def test_every_subset_is_equally_likely_and_a_lean_towards_the_front_is_told_apart(self, source: RandomSource):
+        """Ten pairs out of five places: chi-square at a false alarm of 1e-6."""
+        pairs = dict.fromkeys(itertools.combinations(range(5), 2), 0)
+        for _ in range(4000):
+            pairs[tuple(source.subset(5, count=2).tolist())] += 1
+        assert stats.chisquare(list(pairs.values())).pvalue > 1e-6
+        leaning = [count + (120 if 0 in pair else -80) for pair, count in pairs.items()]
+        assert stats.chisquare(leaning).pvalue < 1e-6
+
+    def test_a_subset_has_its_size_ascends_and_repeats_nobody(self, source: RandomSource):
+        for count in (0, 1, 50, 100):
+            chosen = source.subset(100, count=count)
+            assert chosen.dtype == np.int64
+            assert chosen.shape == (count,)
+            assert (np.diff(chosen) > 0).all()
+            assert count == 0 or (chosen.min() >= 0 and chosen.max() < 100)
+        assert source.subset(0, count=0).shape == (0,)
+
+    @pytest.mark.parametrize("count", [-1, 4])
+    def test_a_subset_that_does_not_fit_is_refused_without_naming_a_size(self, source: RandomSource, count: int):
+        with pytest.raises(PrivacyError, match=r"^count: expected a number between 0 and size$"):
+            source.subset(3, count=count)
+
     def test_nothing_asked_is_nothing_given(self, source: RandomSource):
         assert source.normal(0).shape == (0,)
         assert source.bernoulli(0, 0.5).shape == (0,)
@@ -71,6 +95,12 @@ def test_the_chance_of_a_coin_is_rounded_down_never_up(monkeypatch):
     assert not SecureRandom().bernoulli(3, 0.0).any()
     assert not SecureRandom().bernoulli(3, 2.0**-54).any()
     assert SecureRandom().bernoulli(3, 2.0**-53).all()
+
+
+def test_equal_keys_are_drawn_again_so_that_no_subset_is_likelier(monkeypatch):
+    draws = iter([np.array([4, 4, 1], dtype=np.uint64), np.array([9, 2, 5], dtype=np.uint64)])
+    monkeypatch.setattr(SecureRandom, "_integers", lambda self, size: next(draws))
+    assert SecureRandom().subset(3, count=2).tolist() == [1, 2]
 
 
 def test_two_secure_sources_and_two_calls_differ():

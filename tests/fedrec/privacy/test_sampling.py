@@ -62,3 +62,34 @@ def test_a_rate_that_is_no_fraction_is_refused(rate):
 def test_a_negative_number_of_people_is_refused_without_naming_it():
     with pytest.raises(PrivacyError, match=r"^people: expected a number >= 0$"):
         poisson_sample(-7, 0.5, SecureRandom())
+
+
+def test_a_cap_keeps_a_uniform_subset_of_those_sampled():
+    """Ten people at rate 1, four places: each takes part in 40 % of the steps."""
+    taken = np.zeros(10)
+    for _ in range(3000):
+        chosen = poisson_sample(10, 1.0, SecureRandom(), batch_cap=4)
+        assert len(chosen) == 4
+        assert (np.diff(chosen) > 0).all()
+        taken[chosen] += 1
+    chi2 = ((taken - 1200) ** 2 / (3000 * 0.4 * 0.6)).sum() * 9 / 10  # the counts add up to 12000
+    assert stats.chi2.sf(chi2, 9) > 1e-6
+    first_come = np.array([3000.0] * 4 + [0.0] * 6)
+    assert stats.chi2.sf(((first_come - 1200) ** 2 / (3000 * 0.4 * 0.6)).sum() * 9 / 10, 9) < 1e-6
+
+
+def test_a_cap_leaves_smaller_batches_alone():
+    sizes = [len(poisson_sample(40, 0.25, SecureRandom(), batch_cap=12)) for _ in range(2000)]
+    assert max(sizes) == 12
+    full = sum(size == 12 for size in sizes)
+    assert stats.binomtest(full, 2000, stats.binom.sf(11, 40, 0.25)).pvalue > 1e-6
+    assert stats.binomtest(full, 2000, stats.binom.sf(9, 40, 0.25)).pvalue < 1e-6
+    assert np.array_equal(
+        poisson_sample(40, 0.25, SeededRandom(2), batch_cap=40), poisson_sample(40, 0.25, SeededRandom(2))
+    )
+
+
+@pytest.mark.parametrize("cap", [0, -1, 1.5, True])
+def test_a_cap_that_is_no_count_is_refused(cap):
+    with pytest.raises(PrivacyError, match=r"batch_cap=.*: expected a whole number >= 1"):
+        poisson_sample(5, 0.5, SecureRandom(), batch_cap=cap)

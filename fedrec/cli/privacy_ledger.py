@@ -1,0 +1,288 @@
+"""``fedrec privacy ledger``: look at a client's record of privacy spent, check it, copy it, settle a charge."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from fedrec.cli.errors import one_line_errors
+from fedrec.errors import ConfigError, PrivacyError
+from fedrec.privacy.accounting import ACCOUNTANT, round_up
+from fedrec.privacy.ledger import Kind, Ledger, LedgerFiles, State
+from fedrec.privacy.ledger_access import accept_head
+from fedrec.privacy.ledger_limits import spent_epsilon
+from fedrec.privacy.plan import RELATION, UNIT
+from fedrec.privacy.policy import Policy, load_policy
+from fedrec.signing import Purpose, is_signed
+
+SHOW_EXAMPLES = """Examples:
+
+\b
+  fedrec privacy ledger show ledger.sqlite
+      what was spent, and what policy.toml beside it leaves
+  fedrec privacy ledger show runs/eps3
+      every simulated client of a run, a line each
+  fedrec privacy ledger show ledger.sqlite --policy stricter.toml --json
+      every entry, as one JSON document
+"""
+VERIFY_EXAMPLES = """Examples:
+
+\b
+  fedrec privacy ledger verify ledger.sqlite
+      every line, the witness, the server's countersignature; exit code 3 when one does not hold
+  fedrec privacy ledger verify runs/eps3
+      every ledger of a run
+  fedrec privacy ledger verify ledger.sqlite --accept-head
+      the witness was lost: make a new one from the ledger as it stands
+"""
+BACKUP_EXAMPLES = """Examples:
+
+\b
+  fedrec privacy ledger backup ledger.sqlite backups/monday.sqlite
+      safe while the client runs; a plain copy is not
+"""
+RECONCILE_EXAMPLES = """Examples:
+
+\b
+  fedrec privacy ledger reconcile ledger.sqlite --entry 7 --steps 0 --reason "power cut before the first step"
+      the charge of entry 7 was not used, and its result will never be sent
+"""
+_SHOWN = 10
+
+LedgerOrRun = Annotated[Path, typer.Argument(help="a ledger file, or the folder of a run", metavar="LEDGER|RUN")]
+LedgerFile = Annotated[Path, typer.Argument(help="a ledger file", metavar="LEDGER")]
+KeyFile = Annotated[Path | None, typer.Option("--key", help="a LEDGER's key [NAME.key beside it]")]
+WitnessFile = Annotated[Path | None, typer.Option("--witness", help="a LEDGER's witness [NAME.witness.json beside it]")]
+PolicyFile = Annotated[Path | None, typer.Option("--policy", help="limits to show [policy.toml beside it, if any]")]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")]
+
+ledger_app = typer.Typer(help="A client's own record of privacy spent.", no_args_is_help=True, rich_markup_mode=None)
+
+
+class Source(NamedTuple):
+    """One ledger to look at, and the policy that goes with it."""
+
+    files: LedgerFiles
+    policy: Policy | None
+
+
+@ledger_app.command("show", epilog=SHOW_EXAMPLES)
+@one_line_errors
+def show_command(
+    source: LedgerOrRun,
+    policy: PolicyFile = None,
+    key: KeyFile = None,
+    witness: WitnessFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what was spent on whom, and how much the policy leaves; checks every line first."""
+    found = [_facts(one) for one in _sources(source, policy=policy, key=key, witness=witness)]
+    if as_json:
+        typer.echo(json.dumps({"ledgers": found}, indent=2, allow_nan=False))
+    elif source.is_dir():
+        typer.echo("\n".join(_line(facts) for facts in found))
+    else:
+        typer.echo(_page(found[0]))
+
+
+@ledger_app.command("verify", epilog=VERIFY_EXAMPLES)
+@one_line_errors
+def verify_command(
+    source: LedgerOrRun,
+    accept_head_: Annotated[
+        bool, typer.Option("--accept-head", help="make a missing or damaged witness of a LEDGER anew")
+    ] = False,
+    policy: PolicyFile = None,
+    key: KeyFile = None,
+    witness: WitnessFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every line, the witness and the server's countersignature. Exit code 3 when one does not hold."""
+    if accept_head_:
+        if source.is_dir():
+            raise ConfigError("--accept-head: takes one LEDGER, not a run")
+        newest = accept_head(_files(source, key=key, witness=witness))
+        typer.echo(
+            f"accepted entry {newest.sequence} as the newest: lines missing after it can no longer be noticed here",
+            err=True,
+        )
+    checks = [_checked(one) for one in _sources(source, policy=policy, key=key, witness=witness)]
+    failed = sum(not check["ok"] for check in checks)
+    if as_json:
+        typer.echo(json.dumps({"ok": not failed, "ledgers": checks}, indent=2))
+    else:
+        typer.echo(
+            "\n".join(f"{'ok' if check['ok'] else 'FAILED':<7}{check['ledger']}: {check['detail']}" for check in checks)
+        )
+    if failed:
+        raise PrivacyError(f"{failed} of {len(checks)} ledgers failed: do not train until this is explained")
+
+
+@ledger_app.command("backup", epilog=BACKUP_EXAMPLES)
+@one_line_errors
+def backup_command(
+    ledger: LedgerFile,
+    target: Annotated[Path, typer.Argument(help="a file that does not exist yet")],
+    key: KeyFile = None,
+    witness: WitnessFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy a ledger, while it is in use if need be, and verify the copy. Keep its key somewhere else."""
+    opened = Ledger.open(_files(ledger, key=key, witness=witness), dataset=None, policy=None)
+    opened.backup(target)
+    facts = {"ledger": str(ledger), "target": str(target), "bytes": target.stat().st_size}
+    without = "the key and the witness are not in it; a copy that is older than the witness will be refused"
+    typer.echo(json.dumps(facts, indent=2) if as_json else f"{target}: {facts['bytes']} bytes, verified; {without}")
+
+
+@ledger_app.command("reconcile", epilog=RECONCILE_EXAMPLES)
+@one_line_errors
+def reconcile_command(
+    source: LedgerOrRun,
+    entry: Annotated[int, typer.Option(help="number of a reserved line whose result was never sent")],
+    steps: Annotated[int, typer.Option(help="steps that were taken all the same")],
+    reason: Annotated[str, typer.Option(help="goes on record")],
+    client: Annotated[int | None, typer.Option(help="which client of a RUN, from 0")] = None,
+    policy: PolicyFile = None,
+    key: KeyFile = None,
+    witness: WitnessFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give back the steps that a charge did not use. Nothing can be sent on that charge afterwards."""
+    if source.is_dir() != (client is not None):
+        raise ConfigError("--client: goes with the folder of a run, and a run needs it")
+    chosen = _sources(source, policy=policy, key=key, witness=witness)
+    if client is not None and not 0 <= client < len(chosen):
+        raise ConfigError(f"--client {client}: expected 0 to {len(chosen) - 1}")
+    one = chosen[client or 0]
+    Ledger.open(one.files, dataset=None, policy=one.policy).settle(entry, steps=steps, reason=reason)
+    facts = _facts(one)
+    typer.echo(json.dumps(facts, indent=2, allow_nan=False) if as_json else _page(facts))
+
+
+def _sources(source: Path, *, policy: Path | None, key: Path | None, witness: Path | None) -> list[Source]:
+    """The ledgers that were named: one, or all of a run."""
+    if not source.is_dir():
+        beside = source.with_name("policy.toml")
+        path = policy or (beside if beside.exists() else None)
+        return [Source(_files(source, key=key, witness=witness), load_policy(path) if path else None)]
+    if key or witness:
+        raise ConfigError("--key, --witness: go with a LEDGER; a run knows where its own are")
+    from fedrec.workspace import ledger_files  # slow to import, and a single ledger does not need it
+
+    made = {path.stem for folder in ("ledger", "keys") for path in (source / folder).glob("client-*.*")}
+    clients = len({name.split(".")[0] for name in made})
+    if not clients:
+        raise ConfigError(f"{source}: expected a ledger, or the folder of a run")
+    path = policy or (source / "policy.toml")
+    limits = load_policy(path) if policy or path.exists() else None
+    return [Source(ledger_files(source, partition), limits) for partition in range(clients)]
+
+
+def _files(ledger: Path, *, key: Path | None, witness: Path | None) -> LedgerFiles:
+    beside = LedgerFiles.beside(ledger)
+    return LedgerFiles(ledger, key or beside.key, witness or beside.witness)
+
+
+def _facts(source: Source) -> dict[str, Any]:
+    """Everything ``show`` says, as JSON has it; epsilon is null where something went without noise."""
+    ledger = Ledger.open(source.files, dataset=None, policy=source.policy)
+    entries, spendings, signed = ledger.entries(), ledger.spendings(), ledger.countersigned()
+    deltas = [entry.delta for entry in entries if entry.delta is not None]
+    delta = source.policy.max_delta if source.policy else min(deltas, default=None)
+    private = all(spending.noise_multiplier > 0 for spending in spendings)
+    epsilon = round_up(spent_epsilon(spendings, delta)) if private and delta else None
+    limit = source.policy.max_epsilon if source.policy else None
+    states = Counter(entry.state for entry in entries)
+    return {
+        "ledger": str(source.files.ledger),
+        "dataset": ledger.dataset,
+        "private": private,
+        "epsilon": epsilon if spendings else 0.0,
+        "max_epsilon": limit,
+        "delta": delta,
+        "unit": UNIT,
+        "relation": RELATION,
+        "accountant": ACCOUNTANT,
+        "spendings": [spending._asdict() for spending in spendings],
+        "charged": states[State.RESERVED],
+        "released": states[State.RELEASED],
+        "settled": states[State.SETTLED],
+        "head": entries[-1].mac,
+        "countersigned": next((entry.sequence for entry in entries if signed and entry.mac == signed.head), None),
+        "entries": [entry._asdict() for entry in entries],
+    }
+
+
+def _checked(source: Source) -> dict[str, Any]:
+    """Whether one ledger is intact, and what was found."""
+    name = str(source.files.ledger)
+    try:
+        ledger = Ledger.open(source.files, dataset=None, policy=source.policy)
+        signed = ledger.countersigned()
+        if signed and source.policy and not _is_by(source.policy.server_key, signed.head, signed.signature):
+            raise PrivacyError("the countersigned head was not signed by the policy's server_key")
+        by = " and signed by the policy's server" if source.policy else ""
+        told = f"countersigned head is in it{by}" if signed else "no server has countersigned it yet"
+        number, head = len(ledger.entries()), ledger.head()
+        return {"ledger": name, "ok": True, "entries": number, "head": head, "detail": f"{number} entries, {told}"}
+    except PrivacyError as error:
+        return {
+            "ledger": name,
+            "ok": False,
+            "entries": None,
+            "head": None,
+            "detail": str(error).removeprefix(f"{name}: "),
+        }
+
+
+def _is_by(public: str, head: str, signature: str) -> bool:
+    return is_signed(bytes.fromhex(head), signature, public=public, purpose=Purpose.LEDGER_HEAD)
+
+
+def _spent(facts: dict[str, Any]) -> str:
+    """The whole statement, never a bare epsilon."""
+    if not facts["private"]:
+        return "NOT PRIVATE: steps without noise are on record, so nothing bounds what they told"
+    if facts["delta"] is None:
+        return "nothing spent"
+    left = f" of {facts['max_epsilon']:g}" if facts["max_epsilon"] is not None else ""
+    return (
+        f"epsilon {facts['epsilon']:g}{left} at delta {facts['delta']:g}, per {facts['unit']} ({facts['relation']}), "
+        f"by {facts['accountant']}"
+    )
+
+
+def _line(facts: dict[str, Any]) -> str:
+    return f"{Path(facts['ledger']).stem}: {facts['charged']} charges; {_spent(facts)}"
+
+
+def _page(facts: dict[str, Any]) -> str:
+    """One ledger for people: the statement, the mechanisms, the newest lines."""
+    limit = "" if facts["max_epsilon"] is not None else "  (no policy given: nothing says how much is allowed)"
+    signed = f"entry {facts['countersigned']}" if facts["countersigned"] else "none yet"
+    lines = [
+        f"spent          {_spent(facts)}{limit}",
+        f"data set       {facts['dataset']}",
+        f"charges        {facts['charged']}, of which released {facts['released']}, settled {facts['settled']}",
+        f"head           {facts['head']}",
+        f"countersigned  {signed}",
+    ]
+    for spending in facts["spendings"]:
+        cap = f", at most {spending['batch_cap']} of {spending['max_people']} people" if spending["batch_cap"] else ""
+        noise, rate = spending["noise_multiplier"], spending["sampling_rate"]
+        lines.append(
+            f"mechanism      {spending['steps']} steps, noise multiplier {noise:g}, sampling rate {rate:g}{cap}"
+        )
+    newest = facts["entries"][1:][-_SHOWN:]
+    if len(newest) < len(facts["entries"]) - 1:
+        lines.append(f"newest {_SHOWN} of {len(facts['entries'])} entries; all with --json")
+    return "\n".join([*lines, *(_row(entry) for entry in newest)])
+
+
+def _row(entry: dict[str, Any]) -> str:
+    steps = f"{entry['steps']} steps" if entry["state"] != State.RELEASED else ""
+    what = f"{entry['round_id']} ({entry['kind']})" if entry["kind"] != Kind.TRAINING else entry["round_id"]
+    return f"  {entry['sequence']:>6}  {entry['state']:<9} {steps:<10} {what}  {entry['reason']}".rstrip()

@@ -1,0 +1,52 @@
+"""Small files that appear whole or not at all."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+
+def create_file(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a new file that its owner alone may read; raises ``OSError``, ``FileExistsError`` among them."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        _write(descriptor, text, durable=durable)
+    finally:
+        os.close(descriptor)
+    if durable:
+        sync_folder(path.parent)
+
+
+def replace_file(path: Path, text: str, *, mode: int = 0o600, durable: bool = True) -> None:
+    """Write a file so that after a crash it holds the old text or the new; raises ``OSError``."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, mode)
+        try:
+            _write(descriptor, text, durable=durable)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+        if durable:
+            sync_folder(path.parent)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new name inside ``folder`` survive a power cut; raises ``OSError``."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(descriptor: int, text: str, *, durable: bool) -> None:
+    """All of ``text``, on disk when durable."""
+    data = text.encode("utf-8")
+    while data:
+        data = data[os.write(descriptor, data) :]
+    if durable:
+        os.fsync(descriptor)
