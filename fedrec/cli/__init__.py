@@ -1,11 +1,15 @@
 """The command line: one file per command group; the only place in ``fedrec`` that may see every side."""
 
 import typer
+import typer.core
 
 from fedrec.cli.data import data_app
 from fedrec.cli.items import items_app
 from fedrec.cli.pretrain import pretrain_command
+from fedrec.cli.privacy import privacy_app
 from fedrec.cli.simulate import EXAMPLES, simulate_command
+
+typer.core.HAS_RICH = False  # our help is plain text, and beside rich typer would print "\\[required]" in it
 
 app = typer.Typer(
     help="Federated recommendation with differentially private adapters.",
@@ -15,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(items_app, name="items")
+app.add_typer(privacy_app, name="privacy")
 app.command("simulate", epilog=EXAMPLES)(simulate_command)
 app.command("pretrain")(pretrain_command)
 

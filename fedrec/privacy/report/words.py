@@ -1,0 +1,150 @@
+"""The report's plain language. Pure functions of facts and numbers; the same words in html, json and markdown."""
+
+import json
+
+from fedrec.privacy.plan import NOT_PRIVATE
+from fedrec.privacy.report.document import Actor, AuditFinding, Facts, Guarantee, Headroom, Status, Verdict
+
+STAMP = "NOT PRIVATE"
+OPERATOR_ONLY = "For the operator only: who took part, and how often, is itself information about a client."
+RANDOMNESS = (
+    "ChaCha20 under a fresh key from the operating system at every draw; each normal is a sum of four. "
+    "No seed, no state, nothing shared between clients."
+)
+
+
+def number(value: float) -> str:
+    """One spelling of a number in every format: that of JSON."""
+    return json.dumps(value)
+
+
+def whole_epsilon(epsilon: float, guarantee: Guarantee) -> str:
+    """Epsilon with everything it needs to mean something."""
+    return (
+        f"epsilon {number(epsilon)} at delta {number(guarantee.delta)}, unit {guarantee.unit}, "
+        f"neighbours: {guarantee.relation}, by {guarantee.accountant}"
+    )
+
+
+def status(spent: float, headroom: Headroom) -> Status:
+    """How a ledger that has spent an epsilon stands under its policy."""
+    if spent > headroom.epsilon_limit:
+        return "over"
+    if headroom.rounds_left == 0:
+        return "used up"
+    return "within" if spent > 0 else "nothing spent"
+
+
+def verdict(facts: Facts, guarantee: Guarantee, headroom: Headroom, *, spent: float) -> Verdict:
+    """The first thing a reader sees; ``spent`` is the epsilon before rounding."""
+    outcome = status(spent, headroom)
+    headline = {
+        "within": "Within the policy, with room for more rounds.",
+        "used up": "Within the policy; no further round fits.",
+        "over": "Over the policy: more was spent than it allows.",
+        "nothing spent": "Nothing has been spent yet.",
+    }[outcome]
+    many = len(facts.ledgers) > 1
+    who = f"The client that has spent most ({facts.timeline_of}, of {len(facts.ledgers)})" if many else "The client"
+    sentences = (
+        f"{who} has spent {whole_epsilon(guarantee.epsilon, guarantee)}.",
+        f"Its policy allows epsilon {number(headroom.epsilon_limit)} at the same delta; "
+        f"{number(headroom.epsilon_left)} is left. {rounds_sentence(headroom)}",
+    )
+    return Verdict(outcome=outcome, headline=headline, sentences=sentences)
+
+
+def not_private() -> Verdict:
+    """The verdict of a run without noise."""
+    return Verdict(outcome="not private", headline=f"{STAMP}: there is no guarantee.", sentences=(NOT_PRIVATE,))
+
+
+def rounds_sentence(headroom: Headroom) -> str:
+    """How many more rounds fit, and why no more."""
+    if headroom.rounds_left is None:
+        return f"Rounds left: unknown, {headroom.stops_because}."
+    left = "No further round fits" if headroom.rounds_left == 0 else f"Rounds that still fit: {headroom.rounds_left}"
+    return f"{left}; the limit is {headroom.stops_because}."
+
+
+def verdict_line(facts: Facts, found: Verdict) -> str:
+    """One line for a terminal."""
+    return f"{facts.name}: {found.headline} {found.sentences[0]}"
+
+
+def delta_sentence(delta: float, people: int | None, one_over: float | None, is_below: bool | None) -> str:
+    """The rule for delta, with the n it was checked against."""
+    rule = "Delta must be below one over the number of people: otherwise publishing one person whole would comply."
+    if people is None or one_over is None:
+        return f"{rule} A ledger does not say how many people there are, so this was not checked."
+    holds = "holds" if is_below else "does NOT hold"
+    return (
+        f"{rule} Here delta is {number(delta)} and 1/n is {number(one_over)} "
+        f"for the {people} people expected at a client (a public number): the rule {holds}."
+    )
+
+
+def audit_finding(facts: Facts) -> AuditFinding:
+    """How the attack compares with the claim, or why there is nothing to compare."""
+    audit = facts.audit
+    if audit is None:
+        return AuditFinding(status="not audited", sentence="Not audited. To attack the engine: fedrec privacy audit.")
+    plans = {facts.digests.get("plan")} if facts.plan else {g.plan for one in facts.ledgers for g in one.groups}
+    if audit.plan not in plans:
+        sentence = "The audit beside this report is of another plan, so it says nothing here."
+        return AuditFinding(status="of another plan", sentence=sentence)
+    measured = (
+        f"{audit.canaries} canaries through the real engine: at least epsilon {number(audit.strict_epsilon)} by the "
+        f"strict one-run bound (95% confidence), about {number(audit.gdp_epsilon)} by the Gaussian estimate "
+        f"(mu {number(audit.gdp_mu)}), against the claimed {number(audit.claimed_epsilon)} at delta "
+        f"{number(audit.delta)}."
+    )
+    if audit.passed:
+        return AuditFinding(status="passed", sentence=f"{measured} All {audit.checks} checks of the engine passed.")
+    failed = ", ".join(audit.failed_checks) or "the bound"
+    return AuditFinding(status="failed", sentence=f"{measured} FAILED: {failed}.")
+
+
+def released(facts: Facts) -> str:
+    """Everything that leaves a client."""
+    metrics = any(group.kind == "metrics" for ledger in facts.ledgers for group in ledger.groups)
+    more = " Noised evaluation metrics leave too, and are charged like any release." if metrics else ""
+    return (
+        "Every noised update of every round leaves the client, and the guarantee covers all of them together: "
+        "so it covers every checkpoint and the final adapter, which are computed from them." + more
+    )
+
+
+def trust(facts: Facts) -> tuple[Actor, ...]:
+    """Who sees what, and who must be trusted for what."""
+    adds_noise = "everything it sees" if not facts.private else "nothing: what it sees is noised already"
+    actors = (
+        ("the client's own machine", "its people's histories", "all of it: the installed code, entropy, keys, ledger"),
+        ("the server", "each client's update of every round, who replied and when", adds_noise),
+        ("the other clients", "the shared adapter of each round", adds_noise),
+        ("whoever gets the published ranker", "the final adapter", adds_noise),
+        ("whoever signs this report", "the ledgers", "that the facts are those of the ledgers; a key holder can check"),
+    )
+    return tuple(Actor(who=who, sees=sees, trusted_for=trusted) for who, sees, trusted in actors)
+
+
+def not_covered(facts: Facts) -> tuple[str, ...]:
+    """What a reader might take to be promised and is not."""
+    simulation = (
+        "This run is a simulation: one machine holds every client's data, so whoever runs it sees it all; "
+        "only what would leave a client is protected.",
+    )
+    return (
+        *(simulation if facts.source == "run" else ()),
+        "A person at several clients: each spends on its own; the table of several clients says how it adds up.",
+        "What a client shows its own customers from its own data: neither clipped nor noised, and never sent.",
+        "That a client took part, when, and how long it took; network metadata and other side channels.",
+        "Code that a server ships or an intruder replaces: a policy names the code that may run, and only an honest "
+        "machine checks it.",
+        "The security of the client's machine, its keys and its backups, and how the data was collected.",
+        "People whose data the public base or the public panel was made from, and the catalogue.",
+        "The choice of settings by looking at private people's results: no ledger sees it.",
+        "Floating point: the noise is continuous; attacks on its last bits are made hard, not impossible.",
+        "What can be inferred about someone from everyone else: differential privacy hides a person's part, not facts "
+        "about people in general.",
+    )
