@@ -1,11 +1,16 @@
 """A second opinion on epsilon: the Renyi accountant of Opacus, written by other people than the first.
 
-Opacus brings torch and takes seconds to import, so it is imported when asked and never by a ledger.
+Importing Opacus brings torch, which takes seconds and which these formulas do not use; so its one file of formulas
+is loaded by itself, when asked.
 """
 
+import importlib.util
 import math
 import warnings
+from functools import lru_cache
 from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
 
 from fedrec.errors import PrivacyError
 from fedrec.privacy.steps import Steps, check_delta, merged
@@ -35,10 +40,27 @@ def opacus_rdp_epsilon(spendings: tuple[Steps, ...], delta: float) -> float:
         return 0.0
     if any(spending.noise_multiplier == 0 for spending in total):
         return math.inf
-    from opacus.accountants import RDPAccountant
-
-    accountant = RDPAccountant()
-    accountant.history = [(noise, rate, steps) for noise, rate, steps, _, _ in total]
+    opacus = _opacus_formulas()
+    costs = sum(
+        opacus.compute_rdp(q=rate, noise_multiplier=noise, steps=steps, orders=list(_ORDERS))
+        for noise, rate, steps, _, _ in total
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Optimal order is the")  # looser, never too low
-        return max(float(accountant.get_epsilon(delta, alphas=list(_ORDERS))), 0.0)
+        epsilon, _ = opacus.get_privacy_spent(orders=list(_ORDERS), rdp=costs, delta=delta)
+    return max(float(epsilon), 0.0)
+
+
+@lru_cache(maxsize=1)
+def _opacus_formulas() -> ModuleType:
+    """``opacus.accountants.analysis.rdp`` without the package around it."""
+    package = importlib.util.find_spec("opacus")  # finds, does not import
+    if package is None or not package.submodule_search_locations:
+        raise ImportError("opacus: not installed; reinstall fedrec")
+    path = Path(package.submodule_search_locations[0]) / "accountants" / "analysis" / "rdp.py"
+    spec = importlib.util.spec_from_file_location("opacus_accountants_analysis_rdp", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path}: not found; install an opacus within the bounds of fedrec")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,7 +1,10 @@
 import os
 import sqlite3
 import sys
-from collections.abc import Callable
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from fedrec.privacy.ledger import Charge, Ledger, LedgerFiles
 from fedrec.privacy.plan import PrivacyPlan
 from tests.fedrec.privacy.ledgers import DATA, generous, new_ledger, reopened
 
-as_owner_of_all = pytest.mark.skipif(os.geteuid() == 0, reason="file modes do not bind root")
+NOBODY = 65534
 LOST = "the ledger was lost .*: restore a backup; a lost ledger is never a fresh budget"
 
 
@@ -147,15 +150,52 @@ def test_a_key_that_cannot_be_written_is_refused(tmp_path, policy):
         Ledger.create(files, dataset=DATA, policy=policy)
 
 
-@as_owner_of_all
-def test_a_read_only_file_or_folder_is_refused_and_nothing_is_lost(ledger, plan, policy, tmp_path):
-    for path, mode in ((ledger.files.ledger, 0o400), (tmp_path, 0o500)):
-        before = path.stat().st_mode
-        path.chmod(mode)
+@pytest.fixture
+def bound_by_modes(tmp_path) -> Iterator[Callable[[Callable[[Path], None]], bool]]:
+    """Run something on a folder as somebody whom file modes bind: in a child process as nobody when we are root."""
+    if os.geteuid() != 0:
+        yield lambda work: work(tmp_path) is None
+        return
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        os.chown(name, NOBODY, NOBODY)
+
+        def in_child(work: Callable[[Path], None]) -> bool:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside other threads
+                child = os.fork()
+            if child:
+                return os.waitpid(child, 0)[1] == 0
+            try:
+                os.setgroups([])
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+                work(Path(name))
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+
+        yield in_child
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_read_only_file_or_folder_is_refused_and_nothing_is_lost(bound_by_modes, plan, policy, is_file):
+    def work(folder: Path) -> None:
+        ledger = new_ledger(folder, policy)
+        ledger.charge("run/a", plan.training(2), plan=plan)
+        part = ledger.files.ledger if is_file else folder
+        before = part.stat().st_mode
+        part.chmod(0o400 if is_file else 0o500)
         with pytest.raises(PrivacyError, match=r"unusable ledger|cannot be written"):
-            ledger.charge("run/d", plan.training(1), plan=plan)
-        path.chmod(before)
-        assert reopened(ledger, policy).spent() >= plan.epsilon_after(6)
+            ledger.charge("run/b", plan.training(1), plan=plan)
+        part.chmod(before)
+        for left in folder.glob("*.sqlite-*"):
+            left.chmod(0o600)  # SQLite gave them the mode of the file beside which it made them
+        again = reopened(ledger, policy)
+        assert again.spendings()[0].steps >= 2
+        assert again.charge("run/c", plan.training(1), plan=plan) is Charge.CHARGED
+
+    assert bound_by_modes(work)
 
 
 def test_a_ledger_that_another_writer_holds_is_refused_after_a_while(ledger, plan, monkeypatch):
