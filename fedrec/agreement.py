@@ -83,7 +83,11 @@ def read_agreement(folder: Path) -> Agreement:
         agreement = Agreement(**values)
         _check_metrics(agreement)
         digest = base_digest(folder / "base")
-    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError, RunError) as error:
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or path}: {error.strerror}: not a usable agreement; expected a run folder"
+        ) from None
+    except (UnicodeDecodeError, ValueError, TypeError, KeyError, RunError) as error:
         raise RunError(f"{path}: not a usable agreement: {str(error).splitlines()[0]}") from None
     if digest != agreement.base_digest:
         raise RunError(f"{folder / 'base'}: differs from the base that {path} names; start again with another --out")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedrec.cli.errors import one_line_errors
+from fedrec.code import code_digest
 from fedrec.config import FederationConfig, PrivacyConfig
 from fedrec.errors import ConfigError, PrivacyError
 from fedrec.privacy.plan import UNIT
@@ -24,6 +25,8 @@ NEW_EXAMPLES = """Examples:
 \b
   fedrec privacy policy new policy.toml --epsilon 3 --server-key 9f0c...
       a strict start; no base and no code is allowed until you list their digests
+  fedrec privacy policy new policy.toml --epsilon 3 --server-key 9f0c... --base ./base --this-code
+      allows the base in that folder, and the fedrec that is installed here
 """
 _MIN_PEOPLE = 20
 _MIN_NOISE = 0.5
@@ -72,8 +75,11 @@ def new_command(
     parameters: Annotated[
         Parameters, typer.Option(help="adaptive: stricter, and right when a run is chosen after seeing another")
     ] = Parameters.ADAPTIVE,
+    base: Annotated[list[Path] | None, typer.Option(help="folder of a base that may be trained on; repeatable")] = None,
+    this_code: Annotated[bool, typer.Option("--this-code", help="allow the fedrec that is installed here")] = False,
+    metric: Annotated[list[str] | None, typer.Option(help="noised metric that may leave; repeatable")] = None,
 ) -> None:
-    """Write a commented policy to start from. No base, no code and no metrics are allowed until you list them."""
+    """Write a commented policy to start from. Whatever base, code or metric you don't name is not allowed."""
     if file.exists():
         raise ConfigError(f"{file}: exists; edit it, or choose another place")
     privacy, federation = PrivacyConfig(), FederationConfig()
@@ -93,9 +99,9 @@ def new_command(
         "max_rounds_total": rounds,
         "max_rounds_per_day": daily,
         "min_people": min_people,
-        "allowed_metrics": [],
-        "allowed_bases": [],
-        "allowed_code": [],
+        "allowed_metrics": metric or [],
+        "allowed_bases": _base_digests(base or []),
+        "allowed_code": [code_digest()] if this_code else [],
         "server_key": server_key,
     }
     try:
@@ -103,7 +109,21 @@ def new_command(
     except PrivacyError as error:
         raise ConfigError(str(error).replace("; nothing is allowed until this is mended", "")) from None
     write_policy(policy, file)
-    typer.echo(f"{file}: written; list what may run in allowed_bases and allowed_code")
+    missing = [name for name in ("allowed_bases", "allowed_code") if not values[name]]
+    typer.echo(
+        f"{file}: written" + (f"; nothing can run until you list it in {' and '.join(missing)}" if missing else "")
+    )
+
+
+def _base_digests(folders: list[Path]) -> list[str]:
+    if not folders:
+        return []
+    from fedrec.model.base import base_digest  # torch comes with it
+
+    try:
+        return [base_digest(folder) for folder in folders]
+    except OSError as error:
+        raise ConfigError(f"--base: {error.filename}: {error.strerror}; expected the folder of a base") from None
 
 
 def _text(policy: Policy) -> str:

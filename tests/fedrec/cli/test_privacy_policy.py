@@ -4,7 +4,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fedrec.cli.privacy_policy import policy_app
+from fedrec.code import code_digest
+from fedrec.model.base import base_digest, save_base
 from fedrec.privacy.policy import load_policy
+from tests.tiny_ranker import learned
 
 
 def run(*arguments: object):
@@ -18,7 +21,7 @@ def test_a_new_policy_is_valid_and_allows_no_base_no_code_and_no_metrics(tmp_pat
     path = tmp_path / "policy.toml"
     result = run("new", path, "--epsilon", 3, "--server-key", SERVER)
     assert result.exit_code == 0, result.output
-    assert "list what may run in allowed_bases and allowed_code" in result.stdout
+    assert "nothing can run until you list it in allowed_bases and allowed_code" in result.stdout
     policy = load_policy(path)
     assert (policy.max_epsilon, policy.max_delta, policy.parameters) == (3.0, 1e-5, "adaptive")
     assert (policy.max_rounds_total, policy.max_steps_total, policy.min_people) == (30, 30, 20)
@@ -36,6 +39,28 @@ def test_every_flag_of_a_new_policy_reaches_the_file(tmp_path):
     expected |= {"max_sampling_rate": 0.1, "max_rounds_total": 12, "max_rounds_per_day": 3, "min_people": 50}
     expected |= {"parameters": "fixed", "server_key": SERVER, "max_steps_total": 12, "max_steps_per_day": 3}
     assert {name: document[name] for name in expected} == expected
+
+
+def test_a_new_policy_can_allow_a_base_this_code_and_a_metric(tmp_path):
+    save_base(learned(), tmp_path / "base")
+    allowing = ("--base", tmp_path / "base", "--this-code", "--metric", "hr@10")
+    result = run("new", tmp_path / "p.toml", "--epsilon", 3, "--server-key", SERVER, *allowing)
+    assert (result.exit_code, result.stdout.strip()) == (0, f"{tmp_path / 'p.toml'}: written")
+    policy = load_policy(tmp_path / "p.toml")
+    policy.check_base(base_digest(tmp_path / "base"))
+    policy.check_code(code_digest())
+    policy.check_metrics(["hr@10"])
+
+
+def test_a_base_that_is_not_there_and_a_metric_that_does_not_exist_are_named(tmp_path):
+    start = ("new", tmp_path / "p.toml", "--epsilon", 3, "--server-key", SERVER)
+    result = run(*start, "--base", tmp_path / "nowhere")
+    assert result.exit_code == 2
+    assert "nowhere" in result.stderr
+    assert "No such file or directory; expected the folder of a base" in result.stderr
+    result = run(*start, "--metric", "loss")
+    assert (result.exit_code, "allowed_metrics" in result.stderr) == (2, True)
+    assert not (tmp_path / "p.toml").exists()
 
 
 def test_a_policy_is_never_overwritten(tmp_path):
