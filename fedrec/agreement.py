@@ -84,9 +84,8 @@ def read_agreement(folder: Path) -> Agreement:
         _check_metrics(agreement)
         digest = base_digest(folder / "base")
     except OSError as error:
-        raise RunError(
-            f"{error.filename or path}: {error.strerror}: not a usable agreement; expected a run folder"
-        ) from None
+        why = error.strerror if error.filename == str(path) else f"{error.filename}: {error.strerror}"
+        raise RunError(f"{path}: not a usable agreement: {why}; expected a run folder") from None
     except (UnicodeDecodeError, ValueError, TypeError, KeyError, RunError) as error:
         raise RunError(f"{path}: not a usable agreement: {str(error).splitlines()[0]}") from None
     if digest != agreement.base_digest:
