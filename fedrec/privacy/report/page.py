@@ -196,12 +196,12 @@ def _attacker(found: Findings) -> Section | None:
         "every public number and every release, and must say whether one person took part."
     )
     rows = (
-        ("Most by which right alarms exceed false ones", number(attacker.advantage)),
+        ("Advantage: true positives less false positives, at most", number(attacker.advantage)),
         *(
-            (f"Right alarms at {rate} false ones, at most", number(v))
+            (f"True-positive rate at a false-positive rate of {rate}, at most", number(v))
             for rate, v in attacker.true_positive_rate_at.items()
         ),
-        ("As hard to tell apart as one Gaussian release with mu", number(attacker.gdp_mu)),
+        ("As hard to tell apart as one Gaussian release (GDP) with mu", number(attacker.gdp_mu)),
     )
     return Section("attacker", "What an attacker can do", (_text(text), _facts(*rows), _note(found)))
 

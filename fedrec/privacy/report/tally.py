@@ -21,7 +21,7 @@ def ledger_facts(entries: Sequence[Entry], *, name: str) -> LedgerFacts:
 
 
 def timeline(entries: Sequence[Entry], ledger: LedgerFacts) -> tuple[Point, ...]:
-    """Steps of each group after each charge, or after at most 12 evenly spaced ones.
+    """Steps of each group after each charge, or after the first and at most 12 evenly spaced ones.
 
     A settled charge counts what remained of it from the start.
     """
@@ -29,7 +29,7 @@ def timeline(entries: Sequence[Entry], ledger: LedgerFacts) -> tuple[Point, ...]
     place: dict[tuple[object, ...], int] = {}
     for charge in charges:
         place.setdefault(_likeness(charge), len(place))
-    shown = {-(-len(charges) * n // _POINTS) for n in range(1, _POINTS + 1)}
+    shown = {1} | {-(-len(charges) * n // _POINTS) for n in range(1, _POINTS + 1)}
     steps, points = [0] * len(ledger.groups), []
     for count, charge in enumerate(charges, start=1):
         steps[place[_likeness(charge)]] += charge.steps
