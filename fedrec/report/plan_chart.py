@@ -11,32 +11,18 @@ from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from fedrec.errors import ConfigError
 from fedrec.privacy.accounting import round_up
+from fedrec.report import charts
 
 INK, MUTED, LINE, ACCENT, WARN = "#1b1d22", "#5c616b", "#e3e0d8", "#1f6f5c", "#b3261e"
 FORMATS = (".svg", ".png")
 
-_STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "fedrec",  # the same plan draws the same bytes
+_COLOURS = {charts.INK: INK, charts.MUTED: MUTED, charts.LINE: LINE}
+_STYLE: dict[Any, Any] = {name: _COLOURS.get(value, value) for name, value in charts.STYLE.items()} | {
+    "svg.fonttype": "path",  # a file of its own cannot count on the page's fonts
     "font.size": 10.5,
-    "text.color": INK,
     "axes.titlesize": 11.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": MUTED,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "grid.color": LINE,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "ytick.major.size": 0,
-    "lines.linewidth": 2,
 }
 
 

@@ -1,6 +1,7 @@
 """What several privacy tests share: a small plan and a small adapted Transformer."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,10 @@ from transformers import LlamaConfig, LlamaModel
 
 from fedrec.model.parts import Gain
 from fedrec.privacy.accounting import calibrated_noise_multiplier
+from fedrec.privacy.ledger import Ledger
 from fedrec.privacy.plan import PrivacyPlan
+from fedrec.privacy.policy import Policy
+from tests.fedrec.privacy.ledgers import generous, new_ledger
 
 PUBLIC = {
     "sampling_rate": 0.25,
@@ -31,6 +35,26 @@ def make_plan() -> Callable[..., PrivacyPlan]:
         return PrivacyPlan.calibrate(epsilon, delta, **{**PUBLIC, **changes})
 
     return make
+
+
+@pytest.fixture
+def plan(make_plan: Callable[..., PrivacyPlan]) -> PrivacyPlan:
+    return make_plan()
+
+
+@pytest.fixture
+def policy(plan: PrivacyPlan) -> Policy:
+    """Generous: nothing but the plan binds."""
+    return generous(plan)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, plan: PrivacyPlan, policy: Policy) -> Ledger:
+    """Three charges, so that the newest entry is number 4."""
+    ledger = new_ledger(tmp_path, policy)
+    for name in "abc":
+        ledger.charge(f"run/{name}", plan.training(2), plan=plan)
+    return ledger
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What the ledger's tests share: files, a policy around the small plan, and an attacker with an SQLite shell."""
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 from fedrec.errors import PrivacyError
@@ -75,3 +76,16 @@ def charged_until_refused(ledger: Ledger, plan: PrivacyPlan, *, run: str) -> tup
         except PrivacyError as refusal:
             return granted, str(refusal)
     return plan.steps, ""
+
+
+def uses(ledger: Ledger, plan: PrivacyPlan) -> list[Callable[[], object]]:
+    """Everything that looks into a ledger."""
+    return [
+        ledger.spent,
+        ledger.entries,
+        ledger.head,
+        lambda: ledger.charge("run/d", plan.training(1), plan=plan),
+        lambda: ledger.release("run/a"),
+        lambda: ledger.is_released("run/a"),
+        lambda: ledger.settle(2, steps=0, reason="none"),
+    ]

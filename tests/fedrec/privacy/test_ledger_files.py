@@ -11,43 +11,10 @@ import pytest
 
 from fedrec.errors import PrivacyError
 from fedrec.privacy.ledger import Charge, Ledger, LedgerFiles
-from fedrec.privacy.plan import PrivacyPlan
-from tests.fedrec.privacy.ledgers import DATA, generous, new_ledger, reopened
+from tests.fedrec.privacy.ledgers import DATA, new_ledger, reopened, uses
 
 NOBODY = 65534
 LOST = "the ledger was lost .*: restore a backup; a lost ledger is never a fresh budget"
-
-
-@pytest.fixture
-def plan(make_plan) -> PrivacyPlan:
-    return make_plan()
-
-
-@pytest.fixture
-def policy(plan):
-    return generous(plan)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, plan: PrivacyPlan, policy) -> Ledger:
-    """Three charges, so that the newest entry is number 4."""
-    ledger = new_ledger(tmp_path, policy)
-    for name in "abc":
-        ledger.charge(f"run/{name}", plan.training(2), plan=plan)
-    return ledger
-
-
-def uses(ledger: Ledger, plan: PrivacyPlan) -> list[Callable[[], object]]:
-    """Everything that looks into a ledger."""
-    return [
-        ledger.spent,
-        ledger.entries,
-        ledger.head,
-        lambda: ledger.charge("run/d", plan.training(1), plan=plan),
-        lambda: ledger.release("run/a"),
-        lambda: ledger.is_released("run/a"),
-        lambda: ledger.settle(2, steps=0, reason="none"),
-    ]
 
 
 @pytest.mark.parametrize("part", ["ledger", "key", "witness"])

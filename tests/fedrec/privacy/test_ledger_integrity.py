@@ -1,49 +1,13 @@
 import hmac
 import json
 import sqlite3
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from fedrec.errors import PrivacyError
 from fedrec.privacy.ledger import Charge, Ledger, LedgerFiles
 from fedrec.privacy.ledger_entries import next_entry
-from fedrec.privacy.plan import PrivacyPlan
-from tests.fedrec.privacy.ledgers import DATA, generous, new_ledger, reopened, rewrite
-
-
-@pytest.fixture
-def plan(make_plan) -> PrivacyPlan:
-    return make_plan()
-
-
-@pytest.fixture
-def policy(plan):
-    return generous(plan)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, plan: PrivacyPlan, policy) -> Ledger:
-    """Three charges, so that the newest entry is number 4."""
-    ledger = new_ledger(tmp_path, policy)
-    for name in "abc":
-        ledger.charge(f"run/{name}", plan.training(2), plan=plan)
-    return ledger
-
-
-def uses(ledger: Ledger, plan: PrivacyPlan) -> list[Callable[[], object]]:
-    """Everything that looks into a ledger."""
-    return [
-        ledger.spent,
-        ledger.entries,
-        ledger.head,
-        lambda: ledger.charge("run/d", plan.training(1), plan=plan),
-        lambda: ledger.release("run/a"),
-        lambda: ledger.is_released("run/a"),
-        lambda: ledger.settle(2, steps=0, reason="none"),
-    ]
-
+from tests.fedrec.privacy.ledgers import DATA, new_ledger, reopened, rewrite, uses
 
 # --- what someone with an editor does ---
 

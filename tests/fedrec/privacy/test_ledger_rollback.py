@@ -3,33 +3,11 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from fedrec.errors import PrivacyError
-from fedrec.privacy.ledger import Ledger
-from fedrec.privacy.plan import PrivacyPlan
 from tests.fedrec.privacy.ledgers import generous, new_ledger, policy_for, reopened, rewrite, signed_head
-
-
-@pytest.fixture
-def plan(make_plan) -> PrivacyPlan:
-    return make_plan()
-
-
-@pytest.fixture
-def policy(plan):
-    return generous(plan)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, plan: PrivacyPlan, policy) -> Ledger:
-    """Three charges, so that the newest entry is number 4."""
-    ledger = new_ledger(tmp_path, policy)
-    for name in "abc":
-        ledger.charge(f"run/{name}", plan.training(2), plan=plan)
-    return ledger
 
 
 def test_a_backup_is_the_whole_ledger_and_takes_its_place(ledger, plan, policy, tmp_path):
