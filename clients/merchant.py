@@ -125,13 +125,15 @@ class Merchant:
 
     def _ask_policy(self, metrics: Sequence[str] = ()) -> None:
         """Refuse what the client's own policy does not allow, before the ledger or anyone's data is touched."""
-        policy, plan = self._policy, self._agreement.plan
+        policy, plan, people = self._policy, self._agreement.plan, len(self._histories)
         try:
+            if plan.max_people is not None and people > plan.max_people:
+                raise PrivacyError(f"max_people={plan.max_people}: there are more people here than the plan allows")
             if policy is not None:
                 policy.check_plan(plan)
                 policy.check_base(self.base_digest)
                 policy.check_code(code_digest())
-                policy.check_people(len(self._histories))
+                policy.check_people(people)
                 policy.check_metrics(metrics)
             elif plan.private:
                 raise PrivacyError("a private plan without a policy: expected the client's own policy.toml")

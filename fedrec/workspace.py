@@ -58,6 +58,16 @@ def client_histories(run: Path, partition: int) -> Histories:
     return people.subset(np.arange(clients[partition], clients[partition + 1]))
 
 
+def client_count(run: Path) -> int:
+    """Return how many clients a run was prepared with.
+
+    Raises:
+        RunError: the workspace is missing or damaged.
+    """
+    clients, _ = _read(_file(run).resolve())
+    return len(clients) - 1
+
+
 def copy_workspace(run: Path, other: Path) -> None:
     """Give another run folder the same base and the same people, but ledgers of its own."""
     for name in ("base", "workspace"):

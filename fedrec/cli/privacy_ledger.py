@@ -1,6 +1,7 @@
 """``fedrec privacy ledger``: look at a client's record of privacy spent, check it, copy it, settle a charge."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -8,13 +9,15 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from fedrec.cli.errors import one_line_errors
+from fedrec.cli.privacy_ledger_text import line_of, page_of
 from fedrec.errors import ConfigError, PrivacyError
 from fedrec.privacy.accounting import ACCOUNTANT, round_up
-from fedrec.privacy.ledger import Kind, Ledger, LedgerFiles, State
+from fedrec.privacy.ledger import Ledger, LedgerFiles, State
 from fedrec.privacy.ledger_access import accept_head
 from fedrec.privacy.ledger_limits import spent_epsilon
 from fedrec.privacy.plan import RELATION, UNIT
 from fedrec.privacy.policy import Policy, load_policy
+from fedrec.privacy.stated import statement_under
 from fedrec.signing import Purpose, is_signed
 
 SHOW_EXAMPLES = """Examples:
@@ -49,7 +52,6 @@ RECONCILE_EXAMPLES = """Examples:
   fedrec privacy ledger reconcile ledger.sqlite --entry 7 --steps 0 --reason "power cut before the first step"
       the charge of entry 7 was not used, and its result will never be sent
 """
-_SHOWN = 10
 
 LedgerOrRun = Annotated[Path, typer.Argument(help="a ledger file, or the folder of a run", metavar="LEDGER|RUN")]
 LedgerFile = Annotated[Path, typer.Argument(help="a ledger file", metavar="LEDGER")]
@@ -82,9 +84,9 @@ def show_command(
     if as_json:
         typer.echo(json.dumps({"ledgers": found}, indent=2, allow_nan=False))
     elif source.is_dir():
-        typer.echo("\n".join(_line(facts) for facts in found))
+        typer.echo("\n".join(line_of(facts) for facts in found))
     else:
-        typer.echo(_page(found[0]))
+        typer.echo(page_of(found[0]))
 
 
 @ledger_app.command("verify", epilog=VERIFY_EXAMPLES)
@@ -159,7 +161,7 @@ def reconcile_command(
     one = chosen[client or 0]
     Ledger.open(one.files, dataset=None, policy=one.policy).settle(entry, steps=steps, reason=reason)
     facts = _facts(one)
-    typer.echo(json.dumps(facts, indent=2, allow_nan=False) if as_json else _page(facts))
+    typer.echo(json.dumps(facts, indent=2, allow_nan=False) if as_json else page_of(facts))
 
 
 def _sources(source: Path, *, policy: Path | None, key: Path | None, witness: Path | None) -> list[Source]:
@@ -172,13 +174,21 @@ def _sources(source: Path, *, policy: Path | None, key: Path | None, witness: Pa
         raise ConfigError("--key, --witness: go with a LEDGER; a run knows where its own are")
     from fedrec.workspace import ledger_files  # slow to import, and a single ledger does not need it
 
-    made = {path.stem for folder in ("ledger", "keys") for path in (source / folder).glob("client-*.*")}
-    clients = len({name.split(".")[0] for name in made})
-    if not clients:
+    if not (clients := _clients(source)):
         raise ConfigError(f"{source}: expected a ledger, or the folder of a run")
     path = policy or (source / "policy.toml")
     limits = load_policy(path) if policy or path.exists() else None
     return [Source(ledger_files(source, partition), limits) for partition in range(clients)]
+
+
+def _clients(run: Path) -> int:
+    """Clients of a run: as many as it was prepared with, even where every trace of the last one's ledger is gone."""
+    from fedrec.workspace import client_count
+
+    traces = (path.name for folder in ("ledger", "keys", "workspace/witness") for path in (run / folder).glob("*"))
+    numbers = [int(found[1]) for name in traces if (found := re.match(r"client-(\d+)\.", name))]
+    prepared = client_count(run) if (run / "workspace" / "people.safetensors").exists() else 0
+    return max([prepared, *(number + 1 for number in numbers)])
 
 
 def _files(ledger: Path, *, key: Path | None, witness: Path | None) -> LedgerFiles:
@@ -193,19 +203,23 @@ def _facts(source: Source) -> dict[str, Any]:
     deltas = [entry.delta for entry in entries if entry.delta is not None]
     delta = source.policy.max_delta if source.policy else min(deltas, default=None)
     private = all(spending.noise_multiplier > 0 for spending in spendings)
-    epsilon = round_up(spent_epsilon(spendings, delta)) if private and delta else None
+    is_stated = private and delta is not None
+    runs = {(entry.plan, entry.run) for entry in entries if entry.state == State.RESERVED}
+    stated = statement_under(source.policy, runs=len(runs)) if source.policy else Statement(delta, None, ACCOUNTANT)
+    fixed = stated._replace(order=None)
     limit = source.policy.max_epsilon if source.policy else None
     states = Counter(entry.state for entry in entries)
     return {
         "ledger": str(source.files.ledger),
         "dataset": ledger.dataset,
         "private": private,
-        "epsilon": epsilon if spendings else 0.0,
+        "epsilon": round_up(stated.epsilon(spendings)) if is_stated else None if spendings else 0.0,
+        "epsilon_if_fixed": round_up(fixed.epsilon(spendings)) if is_stated and stated.order else None,
         "max_epsilon": limit,
         "delta": delta,
         "unit": UNIT,
         "relation": RELATION,
-        "accountant": ACCOUNTANT,
+        "accountant": stated.accountant,
         "spendings": [spending._asdict() for spending in spendings],
         "charged": states[State.RESERVED],
         "released": states[State.RELEASED],
@@ -240,49 +254,3 @@ def _checked(source: Source) -> dict[str, Any]:
 
 def _is_by(public: str, head: str, signature: str) -> bool:
     return is_signed(bytes.fromhex(head), signature, public=public, purpose=Purpose.LEDGER_HEAD)
-
-
-def _spent(facts: dict[str, Any]) -> str:
-    """The whole statement, never a bare epsilon."""
-    if not facts["private"]:
-        return "NOT PRIVATE: steps without noise are on record, so nothing bounds what they told"
-    if facts["delta"] is None:
-        return "nothing spent"
-    left = f" of {facts['max_epsilon']:g}" if facts["max_epsilon"] is not None else ""
-    return (
-        f"epsilon {facts['epsilon']:g}{left} at delta {facts['delta']:g}, per {facts['unit']} ({facts['relation']}), "
-        f"by {facts['accountant']}"
-    )
-
-
-def _line(facts: dict[str, Any]) -> str:
-    return f"{Path(facts['ledger']).stem}: {facts['charged']} charges; {_spent(facts)}"
-
-
-def _page(facts: dict[str, Any]) -> str:
-    """One ledger for people: the statement, the mechanisms, the newest lines."""
-    limit = "" if facts["max_epsilon"] is not None else "  (no policy given: nothing says how much is allowed)"
-    signed = f"entry {facts['countersigned']}" if facts["countersigned"] else "none yet"
-    lines = [
-        f"spent          {_spent(facts)}{limit}",
-        f"data set       {facts['dataset']}",
-        f"charges        {facts['charged']}, of which released {facts['released']}, settled {facts['settled']}",
-        f"head           {facts['head']}",
-        f"countersigned  {signed}",
-    ]
-    for spending in facts["spendings"]:
-        cap = f", at most {spending['batch_cap']} of {spending['max_people']} people" if spending["batch_cap"] else ""
-        noise, rate = spending["noise_multiplier"], spending["sampling_rate"]
-        lines.append(
-            f"mechanism      {spending['steps']} steps, noise multiplier {noise:g}, sampling rate {rate:g}{cap}"
-        )
-    newest = facts["entries"][1:][-_SHOWN:]
-    if len(newest) < len(facts["entries"]) - 1:
-        lines.append(f"newest {_SHOWN} of {len(facts['entries'])} entries; all with --json")
-    return "\n".join([*lines, *(_row(entry) for entry in newest)])
-
-
-def _row(entry: dict[str, Any]) -> str:
-    steps = f"{entry['steps']} steps" if entry["state"] != State.RELEASED else ""
-    what = f"{entry['round_id']} ({entry['kind']})" if entry["kind"] != Kind.TRAINING else entry["round_id"]
-    return f"  {entry['sequence']:>6}  {entry['state']:<9} {steps:<10} {what}  {entry['reason']}".rstrip()

@@ -65,7 +65,7 @@ def new_command(
     file: Annotated[Path, typer.Argument(help="a file that does not exist yet")],
     epsilon: Annotated[float, typer.Option(help="everything this client's people will ever give")],
     server_key: Annotated[str, typer.Option(help="the server's public key, 64 hex digits")],
-    delta: Annotated[float | None, typer.Option(help="failure probability [1e-5]")] = None,
+    delta: Annotated[float | None, typer.Option(help="failure probability [1e-5, twice that if adaptive]")] = None,
     min_noise_multiplier: Annotated[float, typer.Option(help="least noise of any release")] = _MIN_NOISE,
     max_clip_norm: Annotated[float | None, typer.Option(help="largest contribution of a person [1]")] = None,
     max_sampling_rate: Annotated[float | None, typer.Option(help="largest share sampled [0.25]")] = None,
@@ -89,7 +89,7 @@ def new_command(
         "version": 1,
         "unit": UNIT,
         "max_epsilon": epsilon,
-        "max_delta": privacy.delta if delta is None else delta,
+        "max_delta": _default_delta(parameters) if delta is None else delta,
         "parameters": parameters.value,
         "min_noise_multiplier": min_noise_multiplier,
         "max_clip_norm": privacy.clip_norm if max_clip_norm is None else max_clip_norm,
@@ -113,6 +113,11 @@ def new_command(
     typer.echo(
         f"{file}: written" + (f"; nothing can run until you list it in {' and '.join(missing)}" if missing else "")
     )
+
+
+def _default_delta(parameters: Parameters) -> float:
+    """Enough for a plan at the default delta: an adaptive policy keeps half for what comes after the first run."""
+    return PrivacyConfig().delta * (2 if parameters is Parameters.ADAPTIVE else 1)
 
 
 def _base_digests(folders: list[Path]) -> list[str]:

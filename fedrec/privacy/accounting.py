@@ -236,7 +236,9 @@ def _composed_epsilon(spendings: tuple[Steps, ...], delta: float, interval: floa
     if renyi == math.inf or (renyi > _RENYI_FROM and relation == ADD_OR_REMOVE):
         return renyi
     interval = _COARSE if renyi > _COARSE_FROM else interval
-    return max(float(composed_loss(spendings, interval, relation).get_epsilon_for_delta(delta)), 0.0)
+    epsilon = max(float(composed_loss(spendings, interval, relation).get_epsilon_for_delta(delta)), 0.0)
+    # Below what the discretised tail leaves (delta of 1e-15 or so) only the Renyi bound, also an upper one, is finite.
+    return renyi if epsilon == math.inf and relation == ADD_OR_REMOVE else epsilon
 
 
 @lru_cache(maxsize=65536)

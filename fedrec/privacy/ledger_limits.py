@@ -110,13 +110,14 @@ def _check_budget(book: Book, request: Request, *, plan: PrivacyPlan, policy: Po
     accountant's answer stays the same for the whole run, so that it is computed once.
     """
     spent, at_the_end = book.spendings(request.spending), book.spendings(*_left(book, request.run, plan=plan))
+    delta = policy.checked_delta
     if not _is_covered(spent, plan=plan):
-        _check_epsilon("", lambda steps: spent_epsilon(steps, policy.max_delta), spent, at_the_end, policy=policy)
+        _check_epsilon("", lambda steps: spent_epsilon(steps, delta), spent, at_the_end, policy=policy)
     if policy.parameters == "adaptive" and not book.runs() <= {request.run}:
         from fedrec.privacy.filter import filter_epsilon, renyi_order
 
-        order = renyi_order(policy.max_epsilon, policy.max_delta)
-        bound = partial(filter_epsilon, delta=policy.max_delta, order=order)
+        order = renyi_order(policy.max_epsilon, delta)
+        bound = partial(filter_epsilon, delta=delta, order=order)
         _check_epsilon(f"Renyi filter of order {order:g}, ", bound, spent, at_the_end, policy=policy)
 
 
@@ -150,7 +151,7 @@ def _check_epsilon(
     if not total <= policy.max_epsilon:
         raise PrivacyError(
             f"policy max_epsilon: the charge would bring epsilon to {round_up(total)}, allowed {policy.max_epsilon} "
-            f"at delta {policy.max_delta}, {policy.unit}, {RELATION}, {method}{ACCOUNTANT}"
+            f"at delta {policy.checked_delta}, {policy.unit}, {RELATION}, {method}{ACCOUNTANT}"
         )
 
 

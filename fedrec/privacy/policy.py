@@ -37,7 +37,7 @@ class Policy(BaseModel):
     max_epsilon: Positive = Field(description="of everything this ledger's people ever give, at max_delta")
     max_delta: Annotated[float, Field(gt=0, lt=1)] = Field(description="failure probability; well below 1 / people")
     parameters: Literal["fixed", "adaptive"] = Field(
-        description="adaptive when anyone chooses a later run's numbers after seeing an earlier run's result"
+        description="adaptive when a run may be chosen after seeing another; a plan then has half of max_delta"
     )
     min_noise_multiplier: Positive = Field(description="least sigma of training and of metric releases")
     max_clip_norm: Positive = Field(description="largest C that one person's contribution is cut to")
@@ -102,6 +102,20 @@ class Policy(BaseModel):
         policy.check_plan(plan)
         return policy
 
+    @property
+    def checked_delta(self) -> float:
+        """The delta at which plans and charges are checked: half of ``max_delta`` where parameters are adaptive.
+
+        Whoever may choose adaptively may also choose, by the outputs, whether to finish the first run (covered by the
+        accountant) or to begin a second (covered by the filter). An outcome lies in one of the two branches, so
+        their deltas add up: P(S) <= e^epsilon Q(S) + delta/2 + delta/2.
+        """
+        return self.max_delta / 2 if self.parameters == "adaptive" else self.max_delta
+
+    @property
+    def _why_checked_delta(self) -> str:
+        return ", half of max_delta because parameters are adaptive" if self.parameters == "adaptive" else ""
+
     def check_plan(self, plan: PrivacyPlan) -> None:
         """Refuse a plan that goes beyond any limit, even if its first rounds would not.
 
@@ -113,7 +127,7 @@ class Policy(BaseModel):
         if plan.unit != self.unit:
             _refuse("unit", repr(plan.unit), repr(self.unit))
         _at_most("max_epsilon", plan.epsilon, self.max_epsilon)
-        _at_most("max_delta", plan.delta, self.max_delta)
+        _at_most("max_delta", plan.delta, self.checked_delta, because=self._why_checked_delta)
         for noise in (plan.noise_multiplier, plan.metric_noise_multiplier):
             if noise is not None and not noise >= self.min_noise_multiplier:
                 _refuse("min_noise_multiplier", noise, f">= {self.min_noise_multiplier}")
@@ -214,9 +228,9 @@ def write_policy(policy: Policy, path: Path) -> None:
         raise PrivacyError(f"{path}: the policy cannot be written: {error.strerror}") from None
 
 
-def _at_most(key: str, came: float, allowed: float) -> None:
+def _at_most(key: str, came: float, allowed: float, *, because: str = "") -> None:
     if not came <= allowed:
-        _refuse(key, came, f"<= {allowed}")
+        _refuse(key, came, f"<= {allowed}{because}")
 
 
 def _refuse(key: str, came: object, allowed: str) -> NoReturn:

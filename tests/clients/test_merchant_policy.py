@@ -116,3 +116,13 @@ def test_lost_ledger_means_nothing_is_trained(run, trained):
     with pytest.raises(PrivacyError, match="unusable ledger"):
         merchant.train_round(_ask(run))
     assert not trained
+
+
+def test_more_people_than_the_plan_provides_for_are_refused_before_anything_is_charged(tmp_path, trained):
+    run = tmp_path / "crowded"
+    run_folder(run, PEOPLE, CLIENTS, plan=private_plan(batch_cap=2, max_people=3))
+    with pytest.raises(Refusal, match=r"E_PLAN: max_people=3: there are more people here") as refused:
+        load_merchant(run, 0).train_round(_ask(run))
+    assert refused.value.code is RefusalCode.PLAN
+    assert not trained
+    assert _states(run) == []

@@ -4,14 +4,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from fedrec.cli.privacy_ledger import ledger_app
+from fedrec.data.histories import Histories
 from fedrec.privacy.ledger import Kind, Ledger, LedgerFiles
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.policy import write_policy
 from fedrec.signing import SigningKey
+from fedrec.workspace import write_workspace
 from tests.fedrec.privacy.ledgers import DATA, generous, rewrite, signed_head
 
 STATEMENT = "at delta 1e-05, per person at a client (add or remove one person), by dp-accounting "
@@ -233,6 +236,18 @@ def test_a_ledger_that_a_run_lost_fails_the_whole_run(folder):
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["ok", "ok", "FAILED"]
     assert "a lost ledger is never a fresh budget" in result.stdout
     assert "1 of 3 ledgers failed" in result.stderr
+
+
+def test_a_client_whose_ledger_and_key_are_both_gone_is_missed(folder):
+    """The witness still knows of it; and where that is gone too, the people that the run was prepared with."""
+    for name in ("ledger/client-00002.sqlite", "keys/client-00002.key"):
+        (folder / name).unlink()
+    assert run("verify", folder).exit_code == 3
+    (folder / "workspace" / "witness" / "client-00002.json").unlink()
+    assert run("verify", folder).exit_code == 0  # nothing here says that there were three
+    write_workspace(folder, Histories.from_lists([[0, 1]] * 3), [np.array([person]) for person in range(3)])
+    result = run("verify", folder)
+    assert (result.exit_code, "1 of 3 ledgers failed" in result.stderr) == (3, True)
 
 
 def test_a_charge_of_one_client_of_a_run_is_settled(folder):

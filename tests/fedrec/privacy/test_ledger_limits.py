@@ -92,7 +92,8 @@ def test_adaptive_parameters_meet_the_filter_too_once_a_second_run_begins(tmp_pa
     rounds = {}
     for parameters in ("fixed", "adaptive"):
         (tmp_path / parameters).mkdir()
-        ledger = new_ledger(tmp_path / parameters, generous(plan, parameters=parameters))
+        delta = plan.delta if parameters == "fixed" else 2 * plan.delta
+        ledger = new_ledger(tmp_path / parameters, generous(plan, parameters=parameters, max_delta=delta))
         ledger.charge("first/0", plan.training(20), plan=plan)
         rounds[parameters], refusal = charged_until_refused(ledger, plan, run="second")
         assert "would bring epsilon to" in refusal
@@ -101,5 +102,12 @@ def test_adaptive_parameters_meet_the_filter_too_once_a_second_run_begins(tmp_pa
 
 
 def test_one_adaptive_run_alone_has_its_whole_plan(tmp_path, plan):
-    ledger = new_ledger(tmp_path, generous(plan, parameters="adaptive"))
+    ledger = new_ledger(tmp_path, generous(plan, parameters="adaptive", max_delta=2 * plan.delta))
     assert ledger.charge("only/1", plan.training(30), plan=plan) is Charge.CHARGED
+
+
+def test_adaptive_parameters_leave_a_plan_half_of_delta(tmp_path, plan):
+    """The other half is for what the filter covers; which of the two happens may depend on the outputs."""
+    ledger = new_ledger(tmp_path, generous(plan, parameters="adaptive"))
+    with pytest.raises(PrivacyError, match="policy max_delta: 1e-05, allowed <= 5e-06, half of max_delta because"):
+        ledger.charge("only/1", plan.training(1), plan=plan)
