@@ -5,6 +5,7 @@ import typer.core
 
 from fedrec.cli.data import data_app
 from fedrec.cli.items import items_app
+from fedrec.cli.keys import keys_app
 from fedrec.cli.pretrain import pretrain_command
 from fedrec.cli.privacy import privacy_app
 from fedrec.cli.simulate import EXAMPLES, simulate_command
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(items_app, name="items")
+app.add_typer(keys_app, name="keys")
 app.add_typer(privacy_app, name="privacy")
 app.command("simulate", epilog=EXAMPLES)(simulate_command)
 app.command("pretrain")(pretrain_command)

@@ -28,8 +28,8 @@ def test_help_is_plain_text_that_says_what_the_command_does(path):
     assert "\x1b" not in shown.stdout
 
 
-@pytest.mark.parametrize("path", [path for path in COMMANDS if path[:1] == ("privacy",)], ids=" ".join)
-def test_privacy_commands_show_examples_and_speak_json(path):
+@pytest.mark.parametrize("path", [path for path in COMMANDS if path[:1] in (("privacy",), ("keys",))], ids=" ".join)
+def test_commands_on_privacy_and_keys_show_examples_and_speak_json(path):
     command = COMMANDS[path]
     if not isinstance(command, Group):
         shown = CliRunner().invoke(app, [*path, "--help"]).stdout
