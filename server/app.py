@@ -6,6 +6,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.job import Job, OnRound, job_from_workspace, run_job
+from server.polling import PollingGrid
 from server.strategy import ServerState
 
 
@@ -15,6 +16,7 @@ def build_app(
     on_round: OnRound | None = None,
     on_finish: Callable[[ServerState], None] | None = None,
     closes_folder: bool = False,
+    polls: bool = False,
 ) -> ServerApp:
     """Make a server app.
 
@@ -24,6 +26,7 @@ def build_app(
         on_finish: told of the state after the last round.
         closes_folder: let the next process into the run folder once the app is done with it, for a folder that
             ``job_of`` opened: Flower calls a run finished while the process that ran it still lives.
+        polls: look for replies oftener than Flower does, for clients behind a SuperLink.
     """
     server_app = ServerApp()
 
@@ -31,7 +34,7 @@ def build_app(
     def main(grid: Grid, context: Context) -> None:
         job = job_of(context)
         try:
-            state = run_job(grid, job, on_round=on_round)
+            state = run_job(PollingGrid(grid) if polls else grid, job, on_round=on_round)
         finally:
             if closes_folder:
                 job.folder.close()
@@ -41,4 +44,4 @@ def build_app(
     return server_app
 
 
-app = build_app(closes_folder=True)
+app = build_app(closes_folder=True, polls=True)

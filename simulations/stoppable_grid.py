@@ -1,7 +1,6 @@
 """A grid that can be told that its engine is gone, so that nobody waits for replies that cannot come."""
 
 import threading
-import time
 from collections.abc import Iterable, Iterator
 
 from flwr.app import Message, RecordDict
@@ -9,6 +8,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedrec.errors import RunError
+from server.polling import replies_to
 
 POLL_S = 0.05
 
@@ -52,15 +52,7 @@ class StoppableGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Send messages and yield each reply soon after it arrives, until all are here or ``timeout`` seconds pass."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        waiting = set(self.push_messages(messages))
-        while waiting:
-            for reply in self.pull_messages(waiting):
-                waiting.discard(reply.metadata.reply_to_message_id)
-                yield reply
-            if not waiting or (deadline is not None and time.monotonic() >= deadline):
-                return
-            self._stopped.wait(POLL_S)
+        return replies_to(self, messages, timeout_s=timeout, poll_s=POLL_S, wait=self._stopped.wait)
 
     def _check(self) -> None:
         if self._stopped.is_set():
