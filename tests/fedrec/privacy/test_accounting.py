@@ -297,9 +297,3 @@ def test_importing_the_accounting_is_quick_because_the_library_waits():
         "sys.exit(sorted({'dp_accounting', 'scipy', 'torch', 'opacus'} & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_a_delta_below_the_discretised_tail_falls_back_on_the_renyi_bound():
-    steps = (Steps(1.13, 0.25, 30),)
-    assert composed_epsilon(steps, 1e-18) == pytest.approx(composed_rdp_epsilon(steps, 1e-18))
-    assert composed_epsilon(steps, 1e-12) < composed_epsilon(steps, 1e-18) < math.inf

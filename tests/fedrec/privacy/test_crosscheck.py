@@ -6,7 +6,7 @@ import pytest
 from opacus.accountants import RDPAccountant
 
 from fedrec.errors import PrivacyError
-from fedrec.privacy.accounting import Steps, composed_epsilon
+from fedrec.privacy.accounting import Steps, composed_epsilon, composed_rdp_epsilon
 from fedrec.privacy.crosscheck import CROSSCHECK, opacus_rdp_epsilon
 
 DELTA = 1e-5
@@ -67,3 +67,9 @@ def test_the_cross_check_needs_neither_torch_nor_the_opacus_package():
     accountant = RDPAccountant()
     accountant.history = [(1.13, 0.25, 30)]
     assert float(shown) == pytest.approx(accountant.get_epsilon(1e-5), rel=2e-3)
+
+
+def test_a_delta_below_the_discretised_tail_falls_back_on_the_renyi_bound():
+    steps = (Steps(1.13, 0.25, 30),)
+    assert composed_epsilon(steps, 1e-18) == pytest.approx(composed_rdp_epsilon(steps, 1e-18))
+    assert composed_epsilon(steps, 1e-12) < composed_epsilon(steps, 1e-18) < math.inf
