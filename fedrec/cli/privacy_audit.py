@@ -50,7 +50,7 @@ def audit_command(
 
     agreement, ranker = _of_run(run) if run is not None else _of_defaults()
     with audited_clients(agreement, ranker) as engine:
-        audit = run_audit(engine, canaries=canaries)
+        audit = run_audit(engine, canaries=canaries, base=agreement.base_digest if run is not None else None)
     if run is not None:
         write_json(run / FILE, audit.to_dict())
     typer.echo(json.dumps(audit.to_dict(), indent=2) if as_json else _text(audit))

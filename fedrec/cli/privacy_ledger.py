@@ -14,10 +14,9 @@ from fedrec.errors import ConfigError, PrivacyError
 from fedrec.privacy.accounting import ACCOUNTANT, round_up
 from fedrec.privacy.ledger import Ledger, LedgerFiles, State
 from fedrec.privacy.ledger_access import accept_head
-from fedrec.privacy.ledger_limits import spent_epsilon
 from fedrec.privacy.plan import RELATION, UNIT
 from fedrec.privacy.policy import Policy, load_policy
-from fedrec.privacy.stated import statement_under
+from fedrec.privacy.stated import Statement, statement_under
 from fedrec.signing import Purpose, is_signed
 
 SHOW_EXAMPLES = """Examples:
@@ -203,18 +202,19 @@ def _facts(source: Source) -> dict[str, Any]:
     deltas = [entry.delta for entry in entries if entry.delta is not None]
     delta = source.policy.max_delta if source.policy else min(deltas, default=None)
     private = all(spending.noise_multiplier > 0 for spending in spendings)
-    is_stated = private and delta is not None
     runs = {(entry.plan, entry.run) for entry in entries if entry.state == State.RESERVED}
-    stated = statement_under(source.policy, runs=len(runs)) if source.policy else Statement(delta, None, ACCOUNTANT)
-    fixed = stated._replace(order=None)
+    plain = Statement(delta or 1.0, None, ACCOUNTANT)
+    stated = statement_under(source.policy, runs=len(runs)) if source.policy else plain
+    ways = (stated, stated._replace(order=None))
+    epsilon, if_fixed = (round_up(way.epsilon(spendings)) if private and delta else None for way in ways)
     limit = source.policy.max_epsilon if source.policy else None
     states = Counter(entry.state for entry in entries)
     return {
         "ledger": str(source.files.ledger),
         "dataset": ledger.dataset,
         "private": private,
-        "epsilon": round_up(stated.epsilon(spendings)) if is_stated else None if spendings else 0.0,
-        "epsilon_if_fixed": round_up(fixed.epsilon(spendings)) if is_stated and stated.order else None,
+        "epsilon": epsilon if spendings else 0.0,
+        "epsilon_if_fixed": None if stated.order is None else if_fixed,
         "max_epsilon": limit,
         "delta": delta,
         "unit": UNIT,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from fedrec import __version__
+from fedrec.code import code_digest
 from fedrec.data.histories import Histories
 from fedrec.errors import FedrecError, PrivacyError
 from fedrec.privacy.accounting import round_up
@@ -42,12 +43,15 @@ class Audit:
         attack: what the canaries showed.
         checks: every check, the two bounds first.
         seconds: wall time.
+        base, code: digests of what was attacked; no base when it was made up.
     """
 
     plan: PrivacyPlan
     attack: Attack
     checks: tuple[Check, ...]
     seconds: float
+    base: str | None
+    code: str
 
     @property
     def passed(self) -> bool:
@@ -57,6 +61,8 @@ class Audit:
         """Plain JSON values, as written to ``audit.json``."""
         return {
             "plan": self.plan.digest(),
+            "base": self.base,
+            "code": self.code,
             "canaries": self.attack.canaries,
             "strict_epsilon": round(self.attack.strict_epsilon, 4),
             "gdp_epsilon": round(self.attack.gdp_epsilon, 4),
@@ -71,12 +77,15 @@ class Audit:
         }
 
 
-def run_audit(engine: Engine, *, canaries: int = CANARIES, rng: np.random.Generator | None = None) -> Audit:
+def run_audit(
+    engine: Engine, *, canaries: int = CANARIES, rng: np.random.Generator | None = None, base: str | None = None
+) -> Audit:
     """Audit the engine against its own plan.
 
     Args:
         canaries: m; fewer where the plan bounds the people at a client.
         rng: of the auditor's coins and made-up people; fresh when absent.
+        base: digest of the base that the engine runs on, for the record; None when it was made up.
 
     Raises:
         PrivacyError: the plan adds no noise, there are too few canaries, or the engine refuses to run.
@@ -96,7 +105,7 @@ def run_audit(engine: Engine, *, canaries: int = CANARIES, rng: np.random.Genera
         *_contributions(engine, made_up_people(engine.items, _WATCHED_PEOPLE, rng=rng)),
         Check("frozen weights and buffers stay as they were", engine.frozen_digest() == frozen, "compared bit by bit"),
     )
-    return Audit(plan, found, results, time.monotonic() - began)
+    return Audit(plan, found, results, time.monotonic() - began, base, code_digest())
 
 
 def made_up_people(items: int, people: int, *, rng: np.random.Generator) -> Histories:

@@ -26,13 +26,14 @@ def delta_curve(spendings: tuple[Steps, ...], delta: float) -> tuple[np.ndarray,
         delta: in (0, 1), where the curve ends.
 
     Returns:
-        Two arrays, (41,): epsilons ascending, and a delta for each, an upper bound.
+        Two arrays, (41,): epsilons ascending, and a delta for each, an upper bound; (1,) where the curve ends
+        at epsilon 0, which says nothing was spent only when its delta is 0 too.
     """
-    last = min(composed_epsilon(spendings, delta), _LARGEST_EPSILON)
-    if last == 0.0:
+    if not (everything := merged(spendings)):
         return np.zeros(1), np.zeros(1)
-    epsilons = np.linspace(0.0, last, _CURVE_POINTS)
-    loss = composed_loss(merged(spendings), _COARSE if last > _COARSE_FROM else _INTERVAL, ADD_OR_REMOVE)
+    last = min(composed_epsilon(everything, delta), _LARGEST_EPSILON)
+    epsilons = np.linspace(0.0, last, _CURVE_POINTS if last > 0.0 else 1)
+    loss = composed_loss(everything, _COARSE if last > _COARSE_FROM else _INTERVAL, ADD_OR_REMOVE)
     return epsilons, np.clip(np.asarray(loss.get_delta_for_epsilon(epsilons), dtype=float), 0.0, 1.0)
 
 

@@ -7,22 +7,55 @@ the document can compute them again. Numbers are stored as they are shown: epsil
 import json
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from fedrec.errors import PrivacyError
-from fedrec.privacy.policy import Policy
+from fedrec.privacy.report.evidence import (
+    AuditFacts,
+    Count,
+    Digest,
+    Facts,
+    Fraction,
+    Group,
+    LedgerFacts,
+    Part,
+    Point,
+    Positive,
+    Real,
+)
 from fedrec.signing import Purpose, SigningKey, is_signed
 
+__all__ = [
+    "FORMAT",
+    "PERSON_AT",
+    "Actor",
+    "Answer",
+    "Attacker",
+    "AuditFacts",
+    "AuditFinding",
+    "Bounds",
+    "ClientRow",
+    "Composition",
+    "CompositionRow",
+    "DeltaRule",
+    "Facts",
+    "Findings",
+    "Group",
+    "Guarantee",
+    "Headroom",
+    "LedgerFacts",
+    "Part",
+    "Point",
+    "PrivacyReport",
+    "Signed",
+    "Status",
+    "Verdict",
+    "canonical",
+    "render_json",
+]
+
 FORMAT: Final = "fedrec privacy report 1"
-_LARGEST_COUNT = 100_000_000  # steps or charges; keeps a hostile report from costing its reader hours
-
-Count = Annotated[int, Field(ge=0, le=_LARGEST_COUNT)]
-Positive = Annotated[int, Field(ge=1, le=_LARGEST_COUNT)]
-Real = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Status = Literal["within", "used up", "over", "nothing spent"]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
 
 PERSON_AT = (1, 2, 3, 5, 10)
 
@@ -31,79 +64,6 @@ def _at_all_or_none(epsilons: dict[str, float]) -> dict[str, float]:
     if epsilons and set(epsilons) != {str(clients) for clients in PERSON_AT}:
         raise ValueError(f"expected an epsilon at each of {PERSON_AT} clients, or none")
     return epsilons
-
-
-class Part(BaseModel):
-    """A piece of the document: frozen, nothing unknown, no conversions, finite numbers only."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Group(Part):
-    """Charges of one ledger that are alike: one run, one plan, one kind, the same mechanism."""
-
-    run: str
-    plan: str
-    kind: Literal["training", "metrics"]
-    noise_multiplier: Real
-    sampling_rate: Annotated[float, Field(gt=0, le=1)]
-    batch_cap: Positive | None
-    max_people: Positive | None
-    clip_norm: Annotated[float, Field(gt=0)]
-    accountant: str
-    charges: Count
-    released: Count
-    settled: Count
-    steps: Count
-
-
-class Point(Part):
-    """Where a ledger stood: steps of each of its groups after so many charges."""
-
-    charges: Positive
-    steps: tuple[Count, ...]
-
-
-class LedgerFacts(Part):
-    """One client's ledger. The data set's digest stays in the ledger: a hash of private data is private."""
-
-    name: str
-    head: Digest
-    entries: Positive
-    groups: tuple[Group, ...]
-
-
-class AuditFacts(Part):
-    """What ``fedrec privacy audit`` measured."""
-
-    plan: str
-    canaries: Count
-    strict_epsilon: Real
-    gdp_epsilon: Real
-    gdp_mu: Real
-    claimed_epsilon: Real
-    delta: Fraction
-    passed: bool
-    failed_checks: tuple[str, ...]
-    checks: Count
-
-
-class Facts(Part):
-    """Everything that was read; the findings follow from it alone."""
-
-    source: Literal["run", "ledger"]
-    name: str
-    made_at: str
-    private: bool
-    delta: Annotated[float, Field(gt=0, lt=1)] | None
-    plan: dict[str, Any] | None
-    policy: Policy | None
-    ledgers: Annotated[tuple[LedgerFacts, ...], Field(min_length=1)]
-    timeline_of: str
-    timeline: tuple[Point, ...]
-    audit: AuditFacts | None
-    digests: dict[str, str]
-    versions: dict[str, str]
 
 
 class Guarantee(Part):
@@ -118,6 +78,7 @@ class Guarantee(Part):
     sampling_rate: Fraction | None
     steps: Count
     clip_norm: Real | None
+    filter_order: Positive | None
 
 
 class Verdict(Part):
@@ -146,6 +107,7 @@ class Bounds(Part):
     rdp_epsilon: Real | None
     opacus_rdp_epsilon: Real | None
     filter_epsilon: Real | None
+    epsilon_if_fixed: Real | None
 
 
 class CompositionRow(Part):
@@ -202,7 +164,7 @@ class Attacker(Part):
 class AuditFinding(Part):
     """How the measured lower bound compares with the claim."""
 
-    status: Literal["not audited", "of another plan", "passed", "failed"]
+    status: Literal["not audited", "passed", "failed"]
     sentence: str
 
 
@@ -279,7 +241,10 @@ class Signed(Part):
 
     def is_genuine(self) -> bool:
         """Whether the owner of ``public_key`` signed exactly this report."""
-        message = canonical(self.report)
+        try:
+            message = canonical(self.report)
+        except ValueError:  # a number that has no canonical spelling: nobody signed that
+            return False
         return is_signed(message, self.signature, public=self.public_key, purpose=Purpose.PRIVACY_REPORT)
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import platform
-import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from fedrec import __version__
-from fedrec.errors import ConfigError, RunError
+from fedrec.errors import ConfigError, PrivacyError, RunError
 from fedrec.privacy.ledger import Entry, Ledger, LedgerFiles
 from fedrec.privacy.policy import Policy
 from fedrec.privacy.report.document import AuditFacts, Facts
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from fedrec.agreement import Agreement
 
 AUDIT = "audit.json"
+WROTE = "code that wrote this report"
 _LIBRARIES = ("dp-accounting", "opacus", "torch", "numpy", "cryptography", "pydantic")
 
 
@@ -82,20 +82,28 @@ def facts_of_ledger(files: LedgerFiles, policy: Policy | None) -> Facts:
 
 
 def run_ledgers(run: Path, agreement: "Agreement") -> dict[str, Ledger]:
-    """Open the ledger of every client that the run's settings name.
+    """Open the ledger of every client that the run was prepared with.
 
     Raises:
-        RunError: the settings cannot be read.
-        PrivacyError: a ledger is missing, altered or rolled back.
+        RunError: the workspace cannot be read.
+        PrivacyError: a ledger is missing, altered or rolled back, or there are more than clients.
     """
-    from fedrec.workspace import ledger_files, ledger_of
+    from fedrec.workspace import client_count, ledger_files, ledger_of
 
-    path = run / "config.toml"
-    try:
-        clients = int(tomllib.loads(path.read_text(encoding="utf-8"))["partition"]["clients"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: cannot be read: {error}; expected the settings of a run") from None
-    return {ledger_files(run, at).ledger.stem: ledger_of(run, at, agreement.plan) for at in range(clients)}
+    files = [ledger_files(run, at) for at in range(client_count(run))]
+    _check_no_other(files)
+    return {each.ledger.stem: ledger_of(run, at, agreement.plan) for at, each in enumerate(files)}
+
+
+def _check_no_other(files: Sequence[LedgerFiles]) -> None:
+    """Refuse traces of a client that is not counted; a missing one is refused where its ledger is opened."""
+    for of_all in zip(*files, strict=True):
+        first = of_all[0]
+        if others := sorted(set(first.parent.glob(f"client-*{first.suffix}")) - set(of_all)):
+            raise PrivacyError(
+                f"{others[0]}: of a client that the workspace does not have, expected {len(of_all)} clients; "
+                "restore the run from a backup"
+            )
 
 
 def _facts(
@@ -113,8 +121,8 @@ def _facts(
 
     ledgers = tuple(ledger_facts(entries, name=title) for title, entries in books.items())
     private = policy is not None and all(g.noise_multiplier > 0 for one in ledgers for g in one.groups)
-    first = most_spent(ledgers, policy.max_delta) if policy is not None and private else ledgers[0]
-    digests = {**digests, **({"policy": policy.digest()} if policy else {}), "code": code_digest()}
+    first = most_spent(ledgers, policy) if policy is not None and private else ledgers[0]
+    digests = {**digests, **({"policy": policy.digest()} if policy else {}), WROTE: code_digest()}
     values = {
         "source": source,
         "name": name,
@@ -130,7 +138,10 @@ def _facts(
         "digests": digests,
         "versions": _versions(),
     }
-    return Facts.model_validate(values)
+    try:
+        return Facts.model_validate(values)
+    except ValidationError as error:  # numbers beyond what a report may state
+        raise PrivacyError(f"{name}: {error.errors(include_url=False, include_input=False)[0]['msg']}") from None
 
 
 def _audit(path: Path) -> AuditFacts | None:

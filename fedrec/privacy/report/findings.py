@@ -5,7 +5,6 @@ from functools import lru_cache
 
 from fedrec.errors import PrivacyError
 from fedrec.privacy.accounting import (
-    ACCOUNTANT,
     REPLACE_ONE,
     ZERO_OUT,
     composed_epsilon,
@@ -31,7 +30,8 @@ from fedrec.privacy.report.document import (
     Guarantee,
     LedgerFacts,
 )
-from fedrec.privacy.report.forecast import forecast
+from fedrec.privacy.report.forecast import forecast, runs_of
+from fedrec.privacy.stated import Statement, statement_under
 from fedrec.privacy.steps import Steps, merged
 
 FALSE_ALARMS = (0.001, 0.01, 0.1)
@@ -46,28 +46,32 @@ def findings_of(facts: Facts) -> Findings:
     if not facts.private:
         return _without_privacy(facts)
     policy, delta, plan = _checked(facts)
-    worst = most_spent(facts.ledgers, delta)
+    worst = most_spent(facts.ledgers, policy)
     if worst.name != facts.timeline_of:
         raise PrivacyError(f"timeline of {facts.timeline_of}: expected that of {worst.name}, which has spent most")
     spendings = spendings_of(worst.groups)
-    guarantee = _guarantee(worst, plan, delta)
-    headroom = forecast(worst.groups, policy, plan)
+    stated = _stated(worst, policy)
+    guarantee = _guarantee(worst, plan, stated, delta)
+    headroom = forecast(worst.groups, policy, plan, run=_run_of(facts))
+    bounds = _bounds(spendings, policy, stated)
     rule = _delta_rule(delta, plan)
     audit = words.audit_finding(facts)
-    verdict = words.verdict(facts, guarantee, headroom, spent=composed_epsilon(spendings, delta))
-    at = {str(k): _epsilon(_times(spendings, k), delta) for k in PERSON_AT}
-    composition = _composition(worst, delta)
+    verdict = words.verdict(
+        facts, guarantee, headroom, spent=stated.epsilon(spendings), if_fixed=bounds.epsilon_if_fixed
+    )
+    at = {str(k): _epsilon(_times(spendings, k), stated) for k in PERSON_AT}
+    composition = _composition(worst, stated)
     return Findings(
         verdict=verdict,
         guarantee=guarantee,
         headroom=headroom,
-        bounds=_bounds(spendings, policy, delta),
+        bounds=bounds,
         composition=composition,
         delta_rule=rule,
-        epsilon_by_round=_by_round(facts, worst, delta),
+        epsilon_by_round=_by_round(facts, worst, stated),
         epsilon_for_person_at=at,
-        clients=tuple(_client(ledger, policy, plan, delta) for ledger in facts.ledgers),
-        attacker=_attacker(spendings, delta),
+        clients=tuple(_client(ledger, policy, plan, run=_run_of(facts)) for ledger in facts.ledgers),
+        attacker=_attacker(spendings, stated.delta),
         audit=audit,
         trust=words.trust(facts),
         not_covered=words.not_covered(facts),
@@ -76,9 +80,9 @@ def findings_of(facts: Facts) -> Findings:
     )
 
 
-def most_spent(ledgers: Sequence[LedgerFacts], delta: float) -> LedgerFacts:
-    """The ledger with the largest epsilon; the first of equals."""
-    return max(ledgers, key=lambda ledger: composed_epsilon(spendings_of(ledger.groups), delta))
+def most_spent(ledgers: Sequence[LedgerFacts], policy: Policy) -> LedgerFacts:
+    """The ledger with the largest epsilon as it is stated; the first of equals."""
+    return max(ledgers, key=lambda ledger: _stated(ledger, policy).epsilon(spendings_of(ledger.groups)))
 
 
 def spendings_of(groups: Sequence[Group], steps: Sequence[int] | None = None) -> tuple[Steps, ...]:
@@ -139,8 +143,17 @@ def _without_privacy(facts: Facts) -> Findings:
 
 
 @lru_cache(maxsize=65536)
-def _epsilon(spendings: tuple[Steps, ...], delta: float) -> float:
-    return round_up(composed_epsilon(spendings, delta))
+def _epsilon(spendings: tuple[Steps, ...], stated: Statement) -> float:
+    return round_up(stated.epsilon(spendings))
+
+
+def _stated(ledger: LedgerFacts, policy: Policy) -> Statement:
+    return statement_under(policy, runs=len(runs_of(ledger.groups)))
+
+
+def _run_of(facts: Facts) -> str | None:
+    """The name of the reported run in its clients' ledgers."""
+    return facts.name.partition("/")[0] if facts.source == "run" else None
 
 
 def rounds_of(groups: Sequence[Group]) -> int:
@@ -148,31 +161,33 @@ def rounds_of(groups: Sequence[Group]) -> int:
     return sum(group.charges for group in groups if group.kind == "training")
 
 
-def _guarantee(worst: LedgerFacts, plan: PrivacyPlan | None, delta: float) -> Guarantee:
+def _guarantee(worst: LedgerFacts, plan: PrivacyPlan | None, stated: Statement, delta: float) -> Guarantee:
     """Epsilon with the numbers of the mechanism, where the ledger holds one mechanism alone."""
     alike = {(g.noise_multiplier, g.sampling_rate, g.clip_norm) for g in worst.groups if g.kind == "training"}
     if plan is not None and not alike:
         alike = {(plan.noise_multiplier, plan.sampling_rate, plan.clip_norm)}
     noise, rate, clip = alike.pop() if len(alike) == 1 else (None, None, None)
     return Guarantee(
-        epsilon=_epsilon(spendings_of(worst.groups), delta),
+        epsilon=_epsilon(spendings_of(worst.groups), stated),
         delta=delta,
         unit=UNIT,
         relation=RELATION,
-        accountant=ACCOUNTANT,
+        accountant=stated.accountant,
         noise_multiplier=noise,
         sampling_rate=rate,
         steps=sum(group.steps for group in worst.groups if group.kind == "training"),
         clip_norm=clip,
+        filter_order=stated.order,
     )
 
 
 @lru_cache(maxsize=256)
-def _bounds(spendings: tuple[Steps, ...], policy: Policy, delta: float) -> Bounds:
+def _bounds(spendings: tuple[Steps, ...], policy: Policy, stated: Statement) -> Bounds:
+    delta = stated.delta
     spent = composed_epsilon(spendings, delta)
     unsampled = max(attacker.unsampled_epsilon(spendings, delta), spent)  # the same where nobody was sampled
     is_adaptive = policy.parameters == "adaptive"
-    order = renyi_order(policy.max_epsilon, policy.max_delta) if is_adaptive else None
+    order = renyi_order(policy.max_epsilon, policy.checked_delta) if is_adaptive else None
     is_capped = any(s.batch_cap is not None for s in merged(spendings))
     opacus = None if is_capped else opacus_rdp_epsilon(spendings, delta)
     return Bounds(
@@ -182,10 +197,12 @@ def _bounds(spendings: tuple[Steps, ...], policy: Policy, delta: float) -> Bound
         rdp_epsilon=round_up(composed_rdp_epsilon(spendings, delta)),
         opacus_rdp_epsilon=None if opacus is None else round_up(opacus),
         filter_epsilon=None if order is None else round_up(filter_epsilon(spendings, delta, order=order)),
+        epsilon_if_fixed=None if stated.order is None else round_up(spent),
     )
 
 
-def _composition(worst: LedgerFacts, delta: float) -> Composition:
+def _composition(worst: LedgerFacts, stated: Statement) -> Composition:
+    alone = stated._replace(order=None)  # one run: its parameters were fixed before it began
     rows = tuple(
         CompositionRow(
             run=group.run,
@@ -196,14 +213,14 @@ def _composition(worst: LedgerFacts, delta: float) -> Composition:
             noise_multiplier=group.noise_multiplier,
             sampling_rate=group.sampling_rate,
             batch_cap=group.batch_cap,
-            epsilon=_epsilon(spendings_of((group,)), delta),
+            epsilon=_epsilon(spendings_of((group,)), alone),
         )
         for group in worst.groups
     )
     return Composition(
         ledger=worst.name,
         rows=rows,
-        epsilon_by_events=_epsilon(spendings_of(worst.groups), delta),
+        epsilon_by_events=_epsilon(spendings_of(worst.groups), stated),
         epsilon_added_up=round(sum(row.epsilon for row in rows), 4),  # each was rounded up
     )
 
@@ -216,21 +233,21 @@ def _delta_rule(delta: float, plan: PrivacyPlan | None) -> DeltaRule:
     return DeltaRule(people=people, one_over_people=one_over, is_below=is_below, sentence=sentence)
 
 
-def _by_round(facts: Facts, worst: LedgerFacts, delta: float) -> dict[str, float]:
+def _by_round(facts: Facts, worst: LedgerFacts, stated: Statement) -> dict[str, float]:
     """Epsilon after so many charges; a ledger's curve never falls but where a charge was settled."""
-    return {str(p.charges): _epsilon(spendings_of(worst.groups, p.steps), delta) for p in facts.timeline}
+    return {str(p.charges): _epsilon(spendings_of(worst.groups, p.steps), stated) for p in facts.timeline}
 
 
-def _client(ledger: LedgerFacts, policy: Policy, plan: PrivacyPlan | None, delta: float) -> ClientRow:
-    spent = composed_epsilon(spendings_of(ledger.groups), delta)
-    headroom = forecast(ledger.groups, policy, plan)
+def _client(ledger: LedgerFacts, policy: Policy, plan: PrivacyPlan | None, *, run: str | None) -> ClientRow:
+    spendings, stated = spendings_of(ledger.groups), _stated(ledger, policy)
+    headroom = forecast(ledger.groups, policy, plan, run=run)
     return ClientRow(
         name=ledger.name,
         rounds=rounds_of(ledger.groups),
         steps=sum(group.steps for group in ledger.groups),
-        epsilon=_epsilon(spendings_of(ledger.groups), delta),
+        epsilon=_epsilon(spendings, stated),
         epsilon_left=headroom.epsilon_left,
-        status=words.status(spent, headroom),
+        status=words.status(stated.epsilon(spendings), headroom),
     )
 
 

@@ -50,6 +50,12 @@ def _note(found: Findings) -> Block:
     )
 
 
+def _if_fixed(found: Findings, text: str) -> str:
+    """Mark a number that bounds nothing where parameters may have been chosen on the way."""
+    is_filtered = found.guarantee is not None and found.guarantee.filter_order is not None
+    return f"{text}, {words.IF_FIXED}" if is_filtered else text
+
+
 def _facts(*rows: tuple[str, str]) -> Block:
     return Block("facts", rows=rows)
 
@@ -84,8 +90,16 @@ def _neighbours(found: Findings) -> Section | None:
         return None
     rows = (
         (found.guarantee.relation, number(found.guarantee.epsilon), "what this report promises"),
-        ("replace one person", number(found.bounds.epsilon_replace_one), "someone swapped for someone else"),
-        ("zero out one person", number(found.bounds.epsilon_zero_out), "someone's contribution set to nothing"),
+        (
+            "replace one person",
+            number(found.bounds.epsilon_replace_one),
+            _if_fixed(found, "someone swapped for someone else"),
+        ),
+        (
+            "zero out one person",
+            number(found.bounds.epsilon_zero_out),
+            _if_fixed(found, "someone's contribution set to nothing"),
+        ),
     )
     table = Block("table", columns=("Neighbouring data sets", "Epsilon", "Reading"), rows=rows, is_words=True)
     return Section("neighbours", "Neighbours", (table, _note(found)))
@@ -108,7 +122,10 @@ def _mechanism(facts: Facts, found: Findings) -> Section | None:
         ("Sampling used", "the same; an empty step is noised and charged"),
         ("Amplification by the server's choice of clients", "none claimed"),
         ("Epsilon with sampling", number(guarantee.epsilon)),
-        ("Epsilon without it (everyone in every step)", number(found.bounds.epsilon_without_amplification)),
+        (
+            _if_fixed(found, "Epsilon without it (everyone in every step)"),
+            number(found.bounds.epsilon_without_amplification),
+        ),
     ]
     return Section("mechanism", "Mechanism, noise and sampling", (_facts(*rows), _note(found)))
 
@@ -117,17 +134,22 @@ def _accountant(found: Findings) -> Section | None:
     if (bounds := found.bounds) is None or found.guarantee is None:
         return None
     none = "no bound known for a capped batch"
-    rows = [
-        (found.guarantee.accountant, number(found.guarantee.epsilon)),
-        ("Renyi accounting (RDP), ours", none if bounds.rdp_epsilon is None else number(bounds.rdp_epsilon)),
-        ("Renyi accounting, Opacus", none if bounds.opacus_rdp_epsilon is None else number(bounds.opacus_rdp_epsilon)),
-    ]
-    if bounds.filter_epsilon is not None:
+    others = (
+        ("Renyi accounting (RDP), ours", bounds.rdp_epsilon),
+        ("Renyi accounting, Opacus", bounds.opacus_rdp_epsilon),
+    )
+    rows = [(found.guarantee.accountant, number(found.guarantee.epsilon))]
+    if bounds.epsilon_if_fixed is not None:
+        rows.append((_if_fixed(found, "Privacy loss distributions (PLD)"), number(bounds.epsilon_if_fixed)))
+    rows += [(_if_fixed(found, name), none if value is None else number(value)) for name, value in others]
+    if bounds.filter_epsilon is not None and bounds.epsilon_if_fixed is None:
         rows.append(("Renyi filter, for parameters chosen on the way", number(bounds.filter_epsilon)))
     text = (
-        "Privacy loss distributions, discretised upwards, then rounded up: never less than what was spent. Renyi "
-        "accounting is other mathematics and must lie above. The Gaussian (CLT) approximation is never used."
+        "Renyi accounting is other mathematics and must lie above privacy loss distributions, which are discretised "
+        "upwards, then rounded up. The Gaussian (CLT) approximation is never used. "
     )
+    is_filtered = bounds.epsilon_if_fixed is not None
+    text += words.CHOSEN_ON_THE_WAY if is_filtered else "What the first row says is never less than what was spent."
     table = Block("table", columns=("Accountant", "Epsilon"), rows=tuple(rows))
     return Section("accountant", "Accountant and cross-check", (_text(text), table, _note(found)))
 
@@ -147,7 +169,7 @@ def _composition(found: Findings) -> Section | None:
         )
         for row in composition.rows
     )
-    columns = ("Run", "Plan", "Charges", "Steps", "Noise", "Sampling", "Epsilon alone")
+    columns = ("Run", "Plan", "Charges", "Steps", "Noise", "Sampling", _if_fixed(found, "Epsilon alone"))
     text = (
         f"Everything the ledger {composition.ledger} holds, whatever run it was for. All of it composed by events: "
         f"epsilon {number(composition.epsilon_by_events)}. Adding up the rows would give "
@@ -184,6 +206,8 @@ def _several_clients(found: Findings) -> Section | None:
         return None
     rows = tuple((at, number(epsilon)) for at, epsilon in found.epsilon_for_person_at.items())
     text = "Someone whose history lies at several clients that each spent what the largest spender did."
+    if found.guarantee is not None and found.guarantee.filter_order is not None:
+        text += f" Each row is at most so much, by {found.guarantee.accountant}."
     table = Block("table", columns=("Clients", "Epsilon"), rows=rows)
     return Section("several-clients", "One person at several clients", (_text(text), table, _note(found)))
 
@@ -195,6 +219,8 @@ def _attacker(found: Findings) -> Section | None:
         "An interpretation of the same releases, not another promise. The attacker knows everyone else's history, "
         "every public number and every release, and must say whether one person took part."
     )
+    if found.guarantee is not None and found.guarantee.filter_order is not None:
+        text += f" All of it holds {words.IF_FIXED}, and is no bound otherwise."
     rows = (
         ("Advantage: true positives less false positives, at most", number(attacker.advantage)),
         *(
@@ -219,8 +245,15 @@ def _clients(found: Findings) -> Section:
         for row in found.clients
     )
     columns = ("Client", "Rounds", "Steps", "Epsilon", "Left", "Status")
-    blocks = (_text(words.OPERATOR_ONLY), Block("table", columns=columns, rows=rows), _note(found))
-    return Section("clients", "Client by client", blocks, is_operator_only=True)
+    blocks = [_text(words.OPERATOR_ONLY), Block("table", columns=columns, rows=rows), _note(found)]
+    if found.guarantee is not None and found.guarantee.filter_order is not None:
+        blocks.insert(
+            1,
+            _text(
+                "A client with one run alone is stated by privacy loss distributions (PLD), the others by the filter."
+            ),
+        )
+    return Section("clients", "Client by client", tuple(blocks), is_operator_only=True)
 
 
 def _not_covered(found: Findings) -> Section:
@@ -246,6 +279,7 @@ def _provenance(signed: Signed) -> Section:
         ("made at", facts.made_at),
         ("source", f"{facts.source} {facts.name}"),
         *facts.digests.items(),
+        *(("code that could train", digest) for digest in (facts.policy.allowed_code if facts.policy else ())),
         *heads,
         *more,
     )

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+from pydantic import ValidationError
+
+from fedrec.errors import PrivacyError
 from fedrec.privacy.ledger import Entry, State
 from fedrec.privacy.report.document import Group, LedgerFacts, Point
 
@@ -13,11 +16,13 @@ def ledger_facts(entries: Sequence[Entry], *, name: str) -> LedgerFacts:
     charges = _charges(entries)
     released = {entry.round_id for entry in entries if entry.state == State.RELEASED}
     settled = {entry.round_id for entry in entries if entry.state == State.SETTLED}
+    charged = {entry.round_id: entry.steps for entry in entries if entry.state == State.RESERVED}
     members: dict[tuple[object, ...], list[Entry]] = {}
     for charge in charges:
         members.setdefault(_likeness(charge), []).append(charge)
-    groups = tuple(_group(alike, released, settled) for alike in members.values())
-    return LedgerFacts(name=name, head=entries[-1].mac, entries=len(entries), groups=groups)
+    groups = tuple(_group(alike, released, settled, charged) for alike in members.values())
+    policies = tuple(reversed(dict.fromkeys(entry.policy for entry in reversed(entries) if entry.policy)))
+    return LedgerFacts(name=name, head=entries[-1].mac, entries=len(entries), policies=policies, groups=groups)
 
 
 def timeline(entries: Sequence[Entry], ledger: LedgerFacts) -> tuple[Point, ...]:
@@ -51,7 +56,7 @@ def _likeness(entry: Entry) -> tuple[object, ...]:
     return (entry.run, entry.plan, entry.kind, *mechanism, entry.accountant)
 
 
-def _group(alike: list[Entry], released: set[str], settled: set[str]) -> Group:
+def _group(alike: list[Entry], released: set[str], settled: set[str], charged: dict[str, int]) -> Group:
     one = alike[0]
     values = {
         "run": one.run,
@@ -66,6 +71,12 @@ def _group(alike: list[Entry], released: set[str], settled: set[str]) -> Group:
         "charges": len(alike),
         "released": sum(entry.round_id in released for entry in alike),
         "settled": sum(entry.round_id in settled for entry in alike),
+        "charged_steps": sum(charged[entry.round_id] for entry in alike),
         "steps": sum(entry.steps for entry in alike),
     }
-    return Group.model_validate(values)
+    try:
+        return Group.model_validate(values)
+    except ValidationError as error:  # more than a report may state
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise PrivacyError(f"charges of run {one.run}: {where}: {first['msg']}; no report can state it") from None

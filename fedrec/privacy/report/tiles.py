@@ -17,7 +17,8 @@ def tiles(report: PrivacyReport) -> tuple[Tile, ...]:
             Tile("What is not protected?", "Everything", "use it with made-up or public data only", is_warning=True),
         )
     guarantee, headroom = found.guarantee, found.headroom
-    several = number(found.epsilon_for_person_at["3"])
+    at_most = "at most " if guarantee.filter_order is not None else ""
+    several = f"{at_most}ε {number(found.epsilon_for_person_at['3'])}"
     return (
         Tile(
             "What is protected?",
@@ -38,7 +39,7 @@ def tiles(report: PrivacyReport) -> tuple[Tile, ...]:
         Tile(
             "What is not protected?",
             "Sums over clients, side channels",
-            f"a customer of three clients has ε {several} at the same delta. Not covered: what a client shows in its "
+            f"a customer of three clients has {several} at the same delta. Not covered: what a client shows in its "
             "own shop, its machine, that and when it took part; the list below has more.",
         ),
     )

@@ -13,6 +13,7 @@ from fedrec.privacy.report.findings import findings_of
 from fedrec.privacy.report.tally import ledger_facts, timeline
 
 _LARGEST_BYTES = 256 * 2**20
+_IMPOSSIBLE = (ArithmeticError, LookupError, TypeError, ValueError)  # what a stranger's numbers may lead to
 
 
 class Format(StrEnum):
@@ -105,6 +106,8 @@ def check_text(text: str, signed: Signed, form: Format) -> Check:
         rendered = render(signed, form)
     except FedrecError as error:
         return Check("text", "FAILED", str(error))
+    except _IMPOSSIBLE as error:
+        return Check("text", "FAILED", f"the document contradicts itself: {error!r}")
     if rendered == text:
         return Check("text", "ok", f"every character of the {form} follows from the signed document")
     written = signed.report.facts.versions.get("fedrec", "unknown")
@@ -119,6 +122,8 @@ def check_arithmetic(signed: Signed) -> Check:
         anew = findings_of(report.facts)
     except FedrecError as error:
         return Check("arithmetic", "FAILED", str(error))
+    except _IMPOSSIBLE as error:
+        return Check("arithmetic", "FAILED", f"the stated events cannot be added up: {error!r}")
     if anew == report.findings:
         return Check("arithmetic", "ok", "every number follows from the stated events")
     return Check("arithmetic", "FAILED", f"{_difference(report.findings, anew)} does not follow from the stated events")
@@ -128,7 +133,7 @@ def check_ledgers(facts: Facts, books: dict[str, tuple[Entry, ...]]) -> Check:
     """Whether the ledgers at hand hold exactly the entries that the report counted; newer ones may follow."""
     if set(books) != {ledger.name for ledger in facts.ledgers}:
         return Check("ledger", "FAILED", f"ledgers {sorted(books)[:3]} and those of the report are not the same")
-    newer = 0
+    newer = others = 0
     for stated in facts.ledgers:
         entries = books[stated.name]
         if problem := _ledger_problem(stated, entries):
@@ -137,7 +142,10 @@ def check_ledgers(facts: Facts, books: dict[str, tuple[Entry, ...]]) -> Check:
         is_curve = stated.name == facts.timeline_of and facts.private
         if is_curve and timeline(entries[: stated.entries], stated) != facts.timeline:
             return Check("ledger", "FAILED", f"{stated.name}: epsilon by round is not what the entries say")
+        now = ledger_facts(entries, name=stated.name)
+        others += facts.policy is not None and not now.is_under(facts.policy.digest())
     more = f"; {newer} entries were added since" if newer else ""
+    more += f"; the policy stated is not the newest on record in {others} of them" if others else ""
     return Check("ledger", "ok", f"{len(books)} verified, heads and entries are those of the report{more}")
 
 

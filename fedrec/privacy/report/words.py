@@ -2,14 +2,21 @@
 
 import json
 
+from fedrec.privacy.accounting import round_up
 from fedrec.privacy.plan import NOT_PRIVATE
-from fedrec.privacy.report.document import Actor, AuditFinding, Facts, Guarantee, Headroom, Status, Verdict
+from fedrec.privacy.report.document import Actor, AuditFacts, AuditFinding, Facts, Guarantee, Headroom, Status, Verdict
 
 STAMP = "NOT PRIVATE"
 OPERATOR_ONLY = "For the operator only: who took part, and how often, is itself information about a client."
 RANDOMNESS = (
     "ChaCha20 under a fresh key from the operating system at every draw; each normal is a sum of four. "
     "No seed, no state, nothing shared between clients."
+)
+
+IF_FIXED = "if the parameters had been fixed in advance"
+CHOSEN_ON_THE_WAY = (
+    "The ledger holds more than one run, and its policy lets a later run's numbers depend on earlier results: so the "
+    "filter counts what was spent, and privacy loss distributions do not bound it."
 )
 
 
@@ -20,8 +27,9 @@ def number(value: float) -> str:
 
 def whole_epsilon(epsilon: float, guarantee: Guarantee) -> str:
     """Epsilon with everything it needs to mean something."""
+    at_most = "at most " if guarantee.filter_order is not None else ""
     return (
-        f"epsilon {number(epsilon)} at delta {number(guarantee.delta)}, unit {guarantee.unit}, "
+        f"{at_most}epsilon {number(epsilon)} at delta {number(guarantee.delta)}, unit {guarantee.unit}, "
         f"neighbours: {guarantee.relation}, by {guarantee.accountant}"
     )
 
@@ -35,8 +43,15 @@ def status(spent: float, headroom: Headroom) -> Status:
     return "within" if spent > 0 else "nothing spent"
 
 
-def verdict(facts: Facts, guarantee: Guarantee, headroom: Headroom, *, spent: float) -> Verdict:
-    """The first thing a reader sees; ``spent`` is the epsilon before rounding."""
+def verdict(
+    facts: Facts, guarantee: Guarantee, headroom: Headroom, *, spent: float, if_fixed: float | None = None
+) -> Verdict:
+    """The first thing a reader sees.
+
+    Args:
+        spent: the epsilon before rounding.
+        if_fixed: what privacy loss distributions would state, where they bound nothing; else None.
+    """
     outcome = status(spent, headroom)
     headline = {
         "within": "Within the policy, with room for more rounds.",
@@ -46,12 +61,29 @@ def verdict(facts: Facts, guarantee: Guarantee, headroom: Headroom, *, spent: fl
     }[outcome]
     many = len(facts.ledgers) > 1
     who = f"The client that has spent most ({facts.timeline_of}, of {len(facts.ledgers)})" if many else "The client"
+    if another := _another_policy(facts):
+        headline = f"{headline} But the policy stated here is not the newest on record."
     sentences = (
         f"{who} has spent {whole_epsilon(guarantee.epsilon, guarantee)}.",
+        *(() if if_fixed is None else (f"{CHOSEN_ON_THE_WAY} Epsilon would be {number(if_fixed)} {IF_FIXED}.",)),
         f"Its policy allows epsilon {number(headroom.epsilon_limit)} at the same delta; "
         f"{number(headroom.epsilon_left)} is left. {rounds_sentence(headroom)}",
+        *another,
     )
     return Verdict(outcome=outcome, headline=headline, sentences=sentences)
+
+
+def _another_policy(facts: Facts) -> tuple[str, ...]:
+    """What is to be said when a ledger's last charge was made under another policy than the one stated."""
+    stated = facts.digests.get("policy", "")
+    others = [one for one in facts.ledgers if not one.is_under(stated)]
+    if not others:
+        return ()
+    newest = others[0].policies[-1][:12] if others[0].policies else "none"
+    return (
+        f"The policy stated here, {stated[:12]}, is not the newest on record in {len(others)} of {len(facts.ledgers)} "
+        f"ledgers ({others[0].name}: {newest}): what is left by it need not be what the ledger's owner allows.",
+    )
 
 
 def not_private() -> Verdict:
@@ -89,20 +121,47 @@ def audit_finding(facts: Facts) -> AuditFinding:
     audit = facts.audit
     if audit is None:
         return AuditFinding(status="not audited", sentence="Not audited. To attack the engine: fedrec privacy audit.")
-    plans = {facts.digests.get("plan")} if facts.plan else {g.plan for one in facts.ledgers for g in one.groups}
-    if audit.plan not in plans:
-        sentence = "The audit beside this report is of another plan, so it says nothing here."
-        return AuditFinding(status="of another plan", sentence=sentence)
+    if another := _audited_another(facts, audit):
+        sentence = f"Not audited: the audit beside this report {another}, so it says nothing here. Audit again."
+        return AuditFinding(status="not audited", sentence=sentence)
     measured = (
         f"{audit.canaries} canaries through the real engine: at least epsilon {number(audit.strict_epsilon)} by the "
         f"strict one-run bound (95% confidence), about {number(audit.gdp_epsilon)} by the Gaussian estimate "
         f"(mu {number(audit.gdp_mu)}), against the claimed {number(audit.claimed_epsilon)} at delta "
         f"{number(audit.delta)}."
     )
-    if audit.passed:
-        return AuditFinding(status="passed", sentence=f"{measured} All {audit.checks} checks of the engine passed.")
-    failed = ", ".join(audit.failed_checks) or "the bound"
-    return AuditFinding(status="failed", sentence=f"{measured} FAILED: {failed}.")
+    if failed := _audit_failures(facts, audit):
+        return AuditFinding(status="failed", sentence=f"{measured} FAILED: {', '.join(failed)}.")
+    return AuditFinding(status="passed", sentence=f"{measured} All {audit.checks} checks of the engine passed.")
+
+
+def _audited_another(facts: Facts, audit: AuditFacts) -> str:
+    """In what the audit was of something else than this report; nothing when it was of the same."""
+    policy = facts.policy
+    plans = {facts.digests.get("plan")} if facts.plan else {g.plan for one in facts.ledgers for g in one.groups}
+    allowed = policy.allowed_bases if policy is not None else ()
+    bases = {facts.digests["base"]} if "base" in facts.digests else set(allowed)
+    if audit.plan not in plans:
+        return "is of another plan"
+    if audit.base is None or audit.code is None:
+        return "does not name the base and the code that it attacked"
+    if audit.base not in bases:
+        return "is of another base"
+    if policy is None or audit.code not in policy.allowed_code:
+        return f"is of code {audit.code[:12]}, which the policy does not allow"
+    return ""
+
+
+def _audit_failures(facts: Facts, audit: AuditFacts) -> tuple[str, ...]:
+    """Everything against the claim: named checks, a lower bound above it, or a claim that is not the plan's."""
+    claimed, planned = audit.claimed_epsilon, (facts.plan or {}).get("epsilon")
+    against = {
+        "a lower bound exceeds the claim": max(audit.strict_epsilon, audit.gdp_epsilon) > claimed,
+        "the claim is not the plan's": planned is not None and claimed != round_up(float(planned)),
+        "no check was made": audit.checks == 0,
+        "its own verdict": not audit.passed and not audit.failed_checks,
+    }
+    return (*audit.failed_checks, *(reason for reason, holds in against.items() if holds))
 
 
 def released(facts: Facts) -> str:

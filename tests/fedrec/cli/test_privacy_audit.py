@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from fedrec.agreement import read_agreement
 from fedrec.cli.privacy_audit import AUDIT_EXAMPLES, _of_defaults, audit_command
+from fedrec.code import code_digest
 from fedrec.config import Config
 from fedrec.privacy.audit.suite import CANARIES
 from fedrec.privacy.randomness import SecureRandom
@@ -41,6 +42,8 @@ def test_run_is_audited_under_its_own_plan_and_the_result_is_kept(make_run):
     assert (outcome.exit_code, outcome.stderr) == (0, "")
     stored = json.loads((run / "audit.json").read_text())
     assert stored["plan"] == read_agreement(run).plan.digest()
+    assert stored["base"] == read_agreement(run).base_digest
+    assert stored["code"] == code_digest()
     assert (stored["canaries"], stored["passed"], stored["claimed_epsilon"]) == (300, True, 8.0)
     assert stored["strict_epsilon"] < 8
     assert "20 of 20 checks hold with 300 canaries: the claim stands" in outcome.stdout
@@ -108,7 +111,7 @@ def test_without_a_run_the_default_plan_and_adapter_are_audited():
     outcome = audit("--json")
     assert outcome.exit_code == 0
     document = json.loads(outcome.stdout)
-    assert document["plan"] == plan.digest()
+    assert (document["plan"], document["base"], document["code"]) == (plan.digest(), None, code_digest())
     assert document["canaries"] == CANARIES
 
 

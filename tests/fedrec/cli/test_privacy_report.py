@@ -8,7 +8,9 @@ import pytest
 
 from fedrec.privacy.ledger import Kind, Ledger, LedgerFiles
 from fedrec.privacy.plan import PrivacyPlan
-from fedrec.privacy.policy import Policy, write_policy
+from fedrec.privacy.policy import Policy, load_policy, write_policy
+from fedrec.privacy.report.facts import facts_of_ledger
+from fedrec.privacy.report.verify import check_ledgers
 from fedrec.signing import SigningKey
 from tests.fedrec.cli.report_commands import CHECKS, fedrec, outcomes
 
@@ -139,6 +141,27 @@ def test_a_ledger_that_went_on_still_fits_and_says_by_how_much(ledger, plan):
     result = fedrec("verify", report)
     assert result.code == 0
     assert "1 entries were added since" in result.out
+
+
+def test_a_policy_other_than_the_ledgers_own_is_named_in_verdict_and_check(ledger, tmp_path):
+    policy = load_policy(tmp_path / "policy.toml")
+    write_policy(policy.model_copy(update={"max_epsilon": 30.0, "max_delta": 0.01}), tmp_path / "other.toml")
+    result = fedrec("report", ledger, "--policy", tmp_path / "other.toml")
+    assert result.code == 0
+    assert "But the policy stated here is not the newest on record." in result.out
+    found = fedrec("verify", ledger.with_name("ledger.privacy.html"))
+    assert "the policy stated is not the newest on record in 1 of them" in found.out
+    assert "not the newest on record" not in fedrec("report", ledger).out
+    assert "not the newest on record" not in fedrec("verify", ledger.with_name("ledger.privacy.html")).out
+
+
+def test_a_report_that_hides_the_ledgers_policy_fails(ledger):
+    facts = facts_of_ledger(LedgerFiles.beside(ledger), load_policy(ledger.with_name("policy.toml")))
+    entries = Ledger.open(LedgerFiles.beside(ledger), dataset=None, policy=None).entries()
+    assert check_ledgers(facts, {ledger.name: entries}).outcome == "ok"
+    (one,) = facts.ledgers
+    hidden = facts.model_copy(update={"ledgers": (one.model_copy(update={"policies": ("9" * 64,)}),)})
+    assert check_ledgers(hidden, {ledger.name: entries}).outcome == "FAILED"
 
 
 def test_a_ledger_that_was_started_anew_fails(ledger, plan, tmp_path):

@@ -19,8 +19,8 @@ from fedrec.privacy.randomness import SeededRandom
 from tests.fedrec.privacy.audit.conftest import DEFAULT
 
 KEYS = {
-    "plan", "canaries", "strict_epsilon", "gdp_epsilon", "gdp_mu", "claimed_epsilon", "delta", "passed", "checks",
-    "seconds", "versions",
+    "plan", "base", "code", "canaries", "strict_epsilon", "gdp_epsilon", "gdp_mu", "claimed_epsilon", "delta",
+    "passed", "checks", "seconds", "versions",
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ def group_of(plan, *, charges, run="run-1", kind="training", **changes):
         "charges": charges,
         "released": charges,
         "settled": 0,
+        "charged_steps": charges * plan.local_steps,
         "steps": charges * plan.local_steps,
     }
     return Group(**(values | changes))
@@ -26,7 +27,13 @@ def group_of(plan, *, charges, run="run-1", kind="training", **changes):
 def facts_of(plan, policy, *ledgers, source="run", **changes):
     """Facts about ledgers, given as (name, groups), the one that has spent most first."""
     parts = tuple(
-        LedgerFacts(name=name, head=f"{at:064x}", entries=1 + 2 * sum(g.charges for g in groups), groups=tuple(groups))
+        LedgerFacts(
+            name=name,
+            head=f"{at:064x}",
+            entries=1 + 2 * sum(g.charges for g in groups),
+            policies=(policy.digest(),) if policy else (),
+            groups=tuple(groups),
+        )
         for at, (name, groups) in enumerate(ledgers)
     )
     values = {
@@ -41,7 +48,8 @@ def facts_of(plan, policy, *ledgers, source="run", **changes):
         "timeline_of": parts[0].name,
         "timeline": _timeline(parts[0].groups) if policy else (),
         "audit": None,
-        "digests": {"plan": plan.digest(), "code": "e" * 64} | ({"policy": policy.digest()} if policy else {}),
+        "digests": {"plan": plan.digest(), "code that wrote this report": "e" * 64}
+        | ({"policy": policy.digest()} if policy else {}),
         "versions": {"fedrec": "0.1.0"},
     }
     return Facts(**(values | changes))

@@ -66,6 +66,16 @@ def test_nothing_spent_tells_an_attacker_nothing():
     assert attacker.true_positive_rate(curve, 0.01) == pytest.approx(0.01)
 
 
+def test_something_spent_tells_an_attacker_something_even_where_epsilon_is_zero():
+    """Noise so large that delta covers it all: two Gaussians a twentieth of a deviation apart are still two."""
+    spent, delta = (Steps(20.0, 1.0, 1),), 0.05
+    assert composed_epsilon(spent, delta) == 0.0
+    curve = attacker.delta_curve(spent, delta)
+    assert attacker.advantage(curve) == pytest.approx(2 * norm.cdf(0.025) - 1, abs=1e-3)
+    assert attacker.gdp_mu(curve) == pytest.approx(0.05, abs=2e-3)
+    assert attacker.true_positive_rate(curve, 0.1) >= norm.cdf(norm.ppf(0.1) + 0.05)
+
+
 def test_a_loss_too_large_for_a_double_is_certainty_and_no_overflow():
     curve = attacker.delta_curve((Steps(0.02, 1.0, 1),), DELTA)
     assert attacker.advantage(curve) == pytest.approx(1.0)

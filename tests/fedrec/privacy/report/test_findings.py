@@ -5,6 +5,7 @@ from fedrec.privacy.accounting import REPLACE_ONE, composed_epsilon, round_up
 from fedrec.privacy.report.document import AuditFacts
 from fedrec.privacy.report.findings import findings_of
 from fedrec.privacy.report.forecast import forecast
+from fedrec.privacy.report.words import audit_finding
 from fedrec.privacy.steps import Steps
 from tests.fedrec.privacy.report.made import facts_of, group_of
 
@@ -23,6 +24,8 @@ def steps_of(plan, steps):
 def audit_of(plan, **changes):
     values = {
         "plan": plan.digest(),
+        "base": "a" * 64,
+        "code": "b" * 64,
         "canaries": 500,
         "strict_epsilon": 2.5,
         "gdp_epsilon": 6.5,
@@ -88,13 +91,14 @@ def test_rounds_left_fit_and_one_more_does_not(plan, policy):
 @pytest.mark.parametrize(
     ("changes", "rounds", "reason"),
     [
-        ({"max_rounds_total": 23}, 3, "the policy's max_rounds_total"),
-        ({"max_steps_total": 24}, 4, "the policy's max_steps_total"),
+        ({"max_rounds_total": 30}, 3, "the policy's max_rounds_total"),
+        ({"max_rounds_total": 90, "max_steps_total": 31}, 4, "the policy's max_steps_total"),
         ({"max_rounds_total": 90, "max_steps_total": 90}, 10, "the plan's own steps"),
     ],
 )
 def test_the_tightest_limit_is_named(plan, policy, changes, rounds, reason):
-    left = forecast((group_of(plan, charges=20),), policy.model_copy(update=changes), plan)
+    groups = (group_of(plan, charges=7, run="run-0"), group_of(plan, charges=20))
+    left = forecast(groups, policy.model_copy(update={"max_epsilon": 20.0} | changes), plan)
     assert (left.rounds_left, left.stops_because) == (rounds, reason)
 
 
@@ -124,7 +128,7 @@ def test_a_policy_tightened_afterwards_makes_the_verdict_over(plan, policy):
 
 
 def test_parameters_chosen_on_the_way_are_held_to_the_filter(plan, policy):
-    adaptive = policy.model_copy(update={"parameters": "adaptive"})
+    adaptive = policy.model_copy(update={"parameters": "adaptive", "max_delta": 2 * DELTA})
     found = findings_of(facts_of(plan, adaptive, ("client-00000", (group_of(plan, charges=20),))))
     assert found.bounds.filter_epsilon > found.guarantee.epsilon
 
@@ -164,16 +168,58 @@ def test_delta_is_held_against_the_number_of_people_where_that_is_known(plan, po
     assert "not checked" in rule.sentence
 
 
-def test_the_audit_counts_for_its_own_plan_alone(plan, policy):
-    ledger = ("client-00000", (group_of(plan, charges=3),))
+@pytest.fixture(scope="module")
+def audited(plan, policy):
+    """What a report of one client says about an audit."""
+    facts = facts_of(plan, policy, ("client-00000", (group_of(plan, charges=3),)))
+    return lambda audit, **changes: audit_finding(facts.model_copy(update={"audit": audit} | changes))
 
-    def status(audit):
-        return findings_of(facts_of(plan, policy, ledger, audit=audit)).audit.status
 
-    assert status(None) == "not audited"
-    assert status(audit_of(plan)) == "passed"
-    assert status(audit_of(plan, passed=False, failed_checks=("noise scale",))) == "failed"
-    assert status(audit_of(plan).model_copy(update={"plan": "0" * 64})) == "of another plan"
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"plan": "0" * 64}, "is of another plan"),
+        ({"base": "0" * 64}, "is of another base"),
+        ({"code": "0" * 64}, "is of code 000000000000, which the policy does not allow"),
+        ({"code": None}, "does not name the base and the code that it attacked"),
+    ],
+)
+def test_an_audit_of_something_else_counts_as_none(plan, audited, changes, why):
+    assert audited(None).status == "not audited"
+    assert audited(audit_of(plan)).status == "passed"
+    found = audited(audit_of(plan).model_copy(update=changes))
+    assert found.status == "not audited"
+    assert found.sentence == f"Not audited: the audit beside this report {why}, so it says nothing here. Audit again."
+
+
+def test_the_audit_of_a_run_is_of_its_own_base_whatever_its_policy_allows(plan, audited):
+    assert audited(audit_of(plan), digests={"plan": plan.digest(), "base": "d" * 64}).status == "not audited"
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({"failed_checks": ("noise scale",)}, "noise scale"),
+        ({"strict_epsilon": 9.0}, "a lower bound exceeds the claim"),
+        ({"gdp_epsilon": 8.0001}, "a lower bound exceeds the claim"),
+        ({"strict_epsilon": 9.0, "claimed_epsilon": 10.0}, "the claim is not the plan's"),
+        ({"checks": 0}, "no check was made"),
+        ({"passed": False}, "its own verdict"),
+    ],
+)
+def test_an_audit_that_says_passed_is_held_to_what_it_found(plan, audited, changes, failed):
+    found = audited(audit_of(plan, **changes))
+    assert found.status == "failed"
+    assert found.sentence.endswith(f"FAILED: {failed}.")
+
+
+def test_a_policy_that_is_not_the_newest_on_record_is_named_in_the_verdict(facts, policy):
+    assert "newest on record" not in str(findings_of(facts).verdict)
+    first, second = facts.ledgers
+    older = second.model_copy(update={"policies": (policy.digest(), "9" * 64)})
+    verdict = findings_of(facts.model_copy(update={"ledgers": (first, older)})).verdict
+    assert verdict.headline.endswith("But the policy stated here is not the newest on record.")
+    assert f"is not the newest on record in 1 of 2 ledgers ({second.name}: 999999999999)" in verdict.sentences[-1]
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_the_last_digit_of_an_epsilon_that_does_not_follow_is_named(signed, key)
 
 
 def test_fewer_steps_than_the_findings_rest_on_are_found(signed, key):
-    path = ("ledgers", 0, "groups", 0, "steps")
+    path = ("ledgers", 1, "groups", 0, "steps")
     facts = with_change(signed.report.facts, Facts, path, lambda steps: steps - 1)
     assert check_arithmetic(sign(facts, key, signed.report.findings)).outcome == "FAILED"
 
