@@ -4,16 +4,19 @@ Flower forwards the text of any exception to the server, so every exception ends
 """
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.instructions import Desk, check_signed
 from clients.replies import Answer
 from fedrec.errors import ConfigError
 from fedrec.schema import AdapterSchema
+from fedrec.signed import Clock
 from fedrec.wire import (
     Instruction,
     Refusal,
@@ -42,6 +45,9 @@ class Trainer(Protocol):
     def plan_digest(self) -> str: ...
 
     @property
+    def server_key(self) -> str: ...
+
+    @property
     def metrics(self) -> tuple[str, ...]: ...
 
     def train_round(self, instruction: Instruction) -> Answer: ...
@@ -49,28 +55,33 @@ class Trainer(Protocol):
     def measure_round(self, instruction: Instruction) -> Answer: ...
 
 
-Task = Callable[[Message, Trainer], RecordDict]
+Task = Callable[[Message, Trainer, Desk], RecordDict]
 
 
-def build_app(merchant_of: Callable[[Context], Trainer]) -> ClientApp:
-    """Make a client app that answers messages to train and to measure through ``merchant_of(context)``."""
+def build_app(merchant_of: Callable[[Context], Trainer], *, clock: Clock = time.time) -> ClientApp:
+    """Make a client app that answers messages to train and to measure.
+
+    Args:
+        merchant_of: opens the merchant of a node.
+        clock: Unix time, s: which instructions have expired.
+    """
     client_app = ClientApp()
 
     @client_app.train()
     def train(message: Message, context: Context) -> Message:
-        return answer(message, lambda: merchant_of(context), task=_train)
+        return answer(message, lambda: merchant_of(context), desk=Desk(context.node_id, clock), task=_train)
 
     @client_app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        return answer(message, lambda: merchant_of(context), task=_measure)
+        return answer(message, lambda: merchant_of(context), desk=Desk(context.node_id, clock), task=_measure)
 
     return client_app
 
 
-def answer(message: Message, merchant: Callable[[], Trainer], *, task: Task) -> Message:
+def answer(message: Message, merchant: Callable[[], Trainer], *, desk: Desk, task: Task) -> Message:
     """Return what ``task`` makes of ``message``, or an error that carries one of six codes."""
     try:
-        return Message(task(message, merchant()), reply_to=message)
+        return Message(task(message, merchant(), desk), reply_to=message)
     except Exception as error:
         code = refusal_code(error)
         log.warning("refused=%s error=%s", code.value, type(error).__name__)
@@ -90,20 +101,26 @@ def check_agreement(instruction: Instruction, merchant: Trainer) -> None:
         raise Refusal(RefusalCode.PLAN, "the instruction is for another privacy plan than the one agreed to here")
 
 
-def _train(message: Message, merchant: Trainer) -> RecordDict:
-    """Parse, check, train, and echo the instruction's header."""
+def _accepted(message: Message, merchant: Trainer, desk: Desk, *, kind: str) -> Instruction:
+    """Parse and check: form, author and recipient, base and plan."""
     instruction = instruction_from_record(message.content, schema=merchant.schema)
+    check_signed(instruction, desk, kind=kind, server_key=merchant.server_key)
     check_agreement(instruction, merchant)
+    return instruction
+
+
+def _train(message: Message, merchant: Trainer, desk: Desk) -> RecordDict:
+    """Check, train, and echo the instruction's header."""
+    instruction = _accepted(message, merchant, desk, kind=MessageType.TRAIN)
     answer = merchant.train_round(instruction)
     if {name: values.shape for name, values in answer.arrays.items()} != dict(merchant.schema):
         raise TypeError("the merchant's update does not have the shapes of its own schema")
     return update_to_record(Update(*_header(instruction), ledger_head=answer.ledger_head, arrays=answer.arrays))
 
 
-def _measure(message: Message, merchant: Trainer) -> RecordDict:
-    """Parse, check, measure, and echo the instruction's header."""
-    instruction = instruction_from_record(message.content, schema=merchant.schema)
-    check_agreement(instruction, merchant)
+def _measure(message: Message, merchant: Trainer, desk: Desk) -> RecordDict:
+    """Check, measure, and echo the instruction's header."""
+    instruction = _accepted(message, merchant, desk, kind=MessageType.EVALUATE)
     answer = merchant.measure_round(instruction)
     values = {name: float(value) for name, value in answer.arrays.items()}
     measures = Measures(*_header(instruction), ledger_head=answer.ledger_head, values=values)

@@ -25,7 +25,6 @@ from fedrec.privacy.policy import METRICS, Policy
 from fedrec.schema import AdapterSchema, Arrays
 from fedrec.wire import Instruction
 
-_NO_SERVER = "00" * 32  # nobody countersigns an audit
 _NUDGE = 0.02  # spread of the start's change: a fresh adapter has zero gradients that would hide errors
 
 
@@ -139,6 +138,6 @@ def _policy_of(agreement: Agreement) -> Policy | None:
         agreement.plan,
         base=agreement.base_digest,
         code=code_digest(),
-        server_key=_NO_SERVER,
+        server_key=agreement.server_key,
         metrics=METRICS if agreement.plan.metric_releases else (),
     )

@@ -77,6 +77,11 @@ class Merchant:
         return self._agreement.plan.digest()
 
     @property
+    def server_key(self) -> str:
+        """The key whose instructions it follows: the policy's own; without privacy, the agreed one."""
+        return self._policy.server_key if self._policy else self._agreement.server_key
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """What it may be asked to measure; none by default."""
         return self._agreement.metrics
@@ -130,6 +135,7 @@ class Merchant:
             if plan.max_people is not None and people > plan.max_people:
                 raise PrivacyError(f"max_people={plan.max_people}: there are more people here than the plan allows")
             if policy is not None:
+                policy.check_server(self._agreement.server_key)
                 policy.check_plan(plan)
                 policy.check_base(self.base_digest)
                 policy.check_code(code_digest())
@@ -142,9 +148,8 @@ class Merchant:
 
     def _check_receipt(self, receipt: Receipt | None) -> None:
         """Stop when the server has seen an entry that the ledger no longer holds: charges were lost."""
-        if receipt is not None and self._policy is not None:
-            server_key = self._policy.server_key
-            self._ledger.accept_countersigned(receipt.head, receipt.signature, server_key=server_key)
+        if receipt is not None:
+            self._ledger.accept_countersigned(receipt.head, receipt.signature, server_key=self.server_key)
 
     def _answer(self, instruction: Instruction, release: "_Release") -> Answer:
         """Charge, then compute or repeat; never two answers on one charge. One at a time, whatever is asked."""

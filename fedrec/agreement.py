@@ -5,6 +5,7 @@ training. Both sides read it, compare its digests with what the other sends, and
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from fedrec.privacy.policy import METRICS
 from fedrec.runfolder import write_json
 
 FILE = "agreement.json"
+
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Agreement:
         mask_last: the item just bought is never the next one.
         negatives: uniform catalogue items that stand for a large catalogue in the loss; None for all items.
         seed: of the adapter's start, negatives and who is asked; never of noise or of who is sampled.
+        server_key: Ed25519 public key of the server, 64 hex digits; clients do what it signs, and nothing else.
         metrics: what a client measures, noises and releases besides its updates; none by default.
         metrics_every: rounds from one such release to the next, >= 1.
     """
@@ -45,6 +49,7 @@ class Agreement:
     mask_last: bool
     negatives: int | None
     seed: int
+    server_key: str
     metrics: tuple[str, ...] = ()
     metrics_every: int = 1
 
@@ -61,9 +66,9 @@ def write_agreement(agreement: Agreement, folder: Path) -> None:
     """Write ``agreement.json`` into a run folder.
 
     Raises:
-        RunError: its metrics are unknown, or released more or less often than its plan covers.
+        RunError: no server's key, unknown metrics, or more or fewer releases of them than its plan covers.
     """
-    _check_metrics(agreement)
+    _check(agreement)
     write_json(folder / FILE, asdict(agreement) | {"plan": agreement.plan.to_dict()})
 
 
@@ -81,7 +86,7 @@ def read_agreement(folder: Path) -> Agreement:
         values["plan"] = PrivacyPlan.from_dict(values["plan"])
         values["metrics"] = tuple(values["metrics"])
         agreement = Agreement(**values)
-        _check_metrics(agreement)
+        _check(agreement)
         digest = base_digest(folder / "base")
     except OSError as error:
         why = error.strerror if error.filename == str(path) else f"{error.filename}: {error.strerror}"
@@ -100,7 +105,10 @@ def agreed_ranker(agreement: Agreement, folder: Path) -> Ranker:
     return ranker
 
 
-def _check_metrics(agreement: Agreement) -> None:
+def _check(agreement: Agreement) -> None:
+    key = agreement.server_key
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise RunError("server_key: expected the server's public key, 64 lower-case hex digits")
     names, every, plan = agreement.metrics, agreement.metrics_every, agreement.plan
     if set(names) - set(METRICS) or len(set(names)) < len(names):
         raise RunError(f"metrics={list(names)}: expected different ones of {list(METRICS)}")

@@ -1,35 +1,34 @@
-"""What crosses between server and clients: with ``wire_metrics`` the only file that knows Flower's records.
+"""What crosses between server and clients: with ``wire_arrays`` and ``wire_metrics`` all that knows Flower's records.
 
-Each message is two records, ``header`` (who, which round, which base and plan, which end of the ledger) and ``adapter``
-(down) or ``update`` (up): named float32 arrays of a schema that both sides know. Whatever differs in one byte of
-structure is refused.
+Each message is two records, ``header`` (who, which round, which base and plan, which end of the ledger; down, signed)
+and ``adapter`` (down) or ``update`` (up): named float32 arrays of a schema that both sides know. Whatever differs in
+one byte of structure is refused.
 A client that cannot answer sends one of six codes and nothing else: Flower would forward an exception's text.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, Error, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, Error, MessageType, MetricRecord, RecordDict
 
 from fedrec.errors import FedrecError, PrivacyError, WireError
-from fedrec.schema import AdapterSchema, Arrays, ArraySpec
+from fedrec.schema import AdapterSchema, Arrays
+from fedrec.wire_arrays import array_record, read_arrays
 
-VERSION = 2
+VERSION = 3
 HEADER = "header"
 ADAPTER = "adapter"
 UPDATE = "update"
 HEADER_KEYS = ("version", "run_id", "round_index", "base_digest", "plan_digest")
-INSTRUCTION_KEYS = (*HEADER_KEYS, "receipt_head", "receipt_signature")
+ADDRESS_KEYS = ("kind", "recipient", "expires_at")
+INSTRUCTION_KEYS = (*HEADER_KEYS, *ADDRESS_KEYS, "receipt_head", "receipt_signature", "signature")
 UPDATE_KEYS = (*HEADER_KEYS, "ledger_head")
+KINDS = (MessageType.TRAIN, MessageType.EVALUATE)
 ERROR_CODE = 2  # Flower's CLIENT_APP_RAISED_EXCEPTION: the number says no more than that
 
-_MAGIC = b"\x93NUMPY\x01\x00"
-_PREFIX = len(_MAGIC) + 2  # two bytes give the length of the text that follows
-_MAX_NPY_HEADER = 10_000
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE = re.compile(r"[0-9a-f]{128}")
 _RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -56,10 +55,6 @@ class Refusal(FedrecError):  # noqa: N818  # it is an answer, not a fault
         self.code = code
 
 
-class NotFiniteError(WireError):
-    """An array of the right structure holds NaN or infinity."""
-
-
 class Receipt(NamedTuple):
     """The server's signature under the newest end of a client's ledger that it has seen.
 
@@ -68,6 +63,14 @@ class Receipt(NamedTuple):
 
     head: str
     signature: str
+
+
+class Address(NamedTuple):
+    """What one client is asked for (one of ``KINDS``), Flower's number of its node, and until when: Unix time, s."""
+
+    kind: str
+    recipient: int
+    expires_at: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +84,8 @@ class Instruction:
         plan_digest: sha256 of the privacy plan, 64 hex digits.
         adapter: current shared arrays by name, float32.
         receipt: for this client alone; None when the server has seen nothing of it yet.
+        address: to whom; None until it is addressed, and never on the wire.
+        signature: the server's over all of this, see ``fedrec.signed``; 128 hex digits once it is addressed.
     """
 
     run_id: str
@@ -89,6 +94,8 @@ class Instruction:
     plan_digest: str
     adapter: Arrays
     receipt: Receipt | None = None
+    address: Address | None = None
+    signature: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,20 +116,20 @@ class Update:
     arrays: Arrays
 
 
-def instruction_to_record(instruction: Instruction) -> RecordDict:
-    """Pack ``instruction``; raises ``WireError`` when a field is out of range or an array not finite."""
-    return RecordDict({HEADER: _instruction_header(instruction), ADAPTER: _array_record(instruction.adapter)})
+def instruction_to_record(instruction: Instruction, *, encoded: ArrayRecord | None = None) -> RecordDict:
+    """Pack a signed ``instruction``; ``encoded`` is its adapter from ``array_record``, shared by all who are asked.
 
-
-def addressed(record: RecordDict, instruction: Instruction, *, receipt: Receipt | None) -> RecordDict:
-    """Return the record of ``instruction`` with one client's receipt; the encoded arrays are shared, not copied."""
-    return RecordDict({**record, HEADER: _instruction_header(replace(instruction, receipt=receipt))})
+    Raises:
+        WireError: it is not signed, a field is out of range or an array not finite.
+    """
+    arrays = array_record(instruction.adapter) if encoded is None else encoded
+    return RecordDict({HEADER: _instruction_header(instruction), ADAPTER: arrays})
 
 
 def update_to_record(update: Update) -> RecordDict:
     """Pack ``update``; raises ``WireError`` when a field is out of range or an array not finite."""
     header = header_record(update, {"ledger_head": checked_digest(update.ledger_head, "ledger_head")})
-    return RecordDict({HEADER: header, UPDATE: _array_record(update.arrays)})
+    return RecordDict({HEADER: header, UPDATE: array_record(update.arrays)})
 
 
 def instruction_from_record(record: RecordDict, *, schema: AdapterSchema) -> Instruction:
@@ -136,14 +143,17 @@ def instruction_from_record(record: RecordDict, *, schema: AdapterSchema) -> Ins
     """
     header, arrays = open_message(record, ADAPTER, INSTRUCTION_KEYS, kind=ArrayRecord)
     receipt = _checked_receipt(header["receipt_head"], header["receipt_signature"])
-    return Instruction(*checked_header(header), adapter=_read_arrays(arrays, schema), receipt=receipt)
+    address = _checked_address(*(header[name] for name in ADDRESS_KEYS))
+    signature = _checked_signature(header["signature"], "signature")
+    adapter = read_arrays(arrays, schema)
+    return Instruction(*checked_header(header), adapter=adapter, receipt=receipt, address=address, signature=signature)
 
 
 def update_from_record(record: RecordDict, *, schema: AdapterSchema) -> Update:
     """Unpack what a client sent; raises ``WireError`` exactly as ``instruction_from_record`` does."""
     header, arrays = open_message(record, UPDATE, UPDATE_KEYS, kind=ArrayRecord)
     ledger_head = checked_digest(header["ledger_head"], "ledger_head")
-    return Update(*checked_header(header), ledger_head=ledger_head, arrays=_read_arrays(arrays, schema))
+    return Update(*checked_header(header), ledger_head=ledger_head, arrays=read_arrays(arrays, schema))
 
 
 def refusal_code(error: BaseException) -> RefusalCode:
@@ -204,12 +214,27 @@ def _checked_receipt(head: object, signature: object) -> Receipt | None:
     """Both or neither; whether the signature holds is for the client to say."""
     if head == "" and signature == "":
         return None
-    if not isinstance(signature, str) or not _SIGNATURE.fullmatch(signature):
-        raise WireError("header receipt_signature: expected 128 lower-case hex digits")
-    return Receipt(checked_digest(head, "receipt_head"), signature)
+    checked = _checked_signature(signature, "receipt_signature")
+    return Receipt(checked_digest(head, "receipt_head"), checked)
 
 
-def header_record(message: object, ends: Mapping[str, str]) -> ConfigRecord:
+def _checked_signature(value: object, name: str) -> str:
+    if not isinstance(value, str) or not _SIGNATURE.fullmatch(value):
+        raise WireError(f"header {name}: expected 128 lower-case hex digits")
+    return value
+
+
+def _checked_address(kind: object, recipient: object, expires_at: object) -> Address:
+    """Structure alone; whether it is this client's and in time is for the client to say."""
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise WireError(f"header kind: expected {' or '.join(KINDS)}")
+    for name, value in (("recipient", recipient), ("expires_at", expires_at)):
+        if type(value) is not int or not 0 <= value < 2**64:
+            raise WireError(f"header {name}: expected a whole number >= 0 of at most 64 bits")
+    return Address(kind, cast(int, recipient), cast(int, expires_at))
+
+
+def header_record(message: object, ends: Mapping[str, str | int]) -> ConfigRecord:
     """The fields that all messages share, checked, which ``message`` has as attributes; and then ``ends``."""
     common: tuple[ConfigRecordValues, ...] = (VERSION, *checked_header(vars(message)))
     return ConfigRecord({**dict(zip(HEADER_KEYS, common, strict=True)), **ends})
@@ -217,7 +242,11 @@ def header_record(message: object, ends: Mapping[str, str]) -> ConfigRecord:
 
 def _instruction_header(instruction: Instruction) -> ConfigRecord:
     receipt = _checked_receipt(*(instruction.receipt or ("", ""))) or Receipt("", "")
-    return header_record(instruction, {"receipt_head": receipt.head, "receipt_signature": receipt.signature})
+    if instruction.address is None:
+        raise WireError("instruction: expected it to be addressed and signed before it is sent")
+    ends = (*receipt, _checked_signature(instruction.signature, "signature"))
+    values = (*_checked_address(*instruction.address), *ends)
+    return header_record(instruction, dict(zip(INSTRUCTION_KEYS[len(HEADER_KEYS) :], values, strict=True)))
 
 
 def open_message(
@@ -235,45 +264,3 @@ def open_message(
     if type(header["version"]) is not int or header["version"] != VERSION:
         raise WireError(f"header version: expected {VERSION}; use the same fedrec on both sides")
     return header, content
-
-
-def _array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
-    """Encode arrays as float32 npy bytes."""
-    encoded: dict[str, Array] = {}
-    for name, values in arrays.items():
-        with np.errstate(over="ignore"):  # what overflows becomes inf and is refused on the next line
-            packed = np.asarray(values, dtype="<f4", order="C")
-        if not np.isfinite(packed).all():
-            raise NotFiniteError(f"array {name}: expected finite float32 numbers")
-        encoded[name] = Array(packed)
-    return ArrayRecord(encoded)
-
-
-def _read_arrays(record: ArrayRecord, schema: AdapterSchema) -> Arrays:
-    """Decode and check every array of the schema, in its order."""
-    if set(record) != {spec.name for spec in schema}:
-        raise WireError(f"arrays: expected exactly the {len(schema)} names of the agreed schema")
-    return {spec.name: _read_array(record[spec.name], spec) for spec in schema}
-
-
-def _read_array(array: Array, spec: ArraySpec) -> np.ndarray:
-    """Decode npy bytes ourselves: ``numpy.load`` would also open zip archives, strings and records."""
-    expected = f"array {spec.name}: expected"
-    shape = tuple(int(size) for size in spec.shape)
-    if array.stype != "numpy.ndarray" or array.dtype != "float32" or array.shape != shape:
-        raise WireError(f"{expected} float32 of shape {shape}")
-    data = array.data
-    if data[: len(_MAGIC)] != _MAGIC or len(data) < _PREFIX:
-        raise WireError(f"{expected} npy format 1.0")
-    start = _PREFIX + int.from_bytes(data[len(_MAGIC) : _PREFIX], "little")
-    if start > _MAX_NPY_HEADER:
-        raise WireError(f"{expected} an npy header of at most {_MAX_NPY_HEADER} bytes")
-    described = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode("ascii")
-    if data[_PREFIX:start].rstrip(b" \n") != described:
-        raise WireError(f"{expected} an npy header for '<f4' in C order of shape {shape}")
-    if len(data) - start != 4 * int(np.prod(shape, dtype=np.int64)):
-        raise WireError(f"{expected} a payload of exactly its shape's size")
-    values = np.frombuffer(data, dtype="<f4", offset=start).reshape(shape).astype(np.float32)  # a writable copy
-    if not np.isfinite(values).all():
-        raise NotFiniteError(f"{expected} finite float32 numbers")
-    return values

@@ -14,12 +14,12 @@ from fedrec.errors import WireError
 from fedrec.wire import (
     HEADER,
     UPDATE_KEYS,
-    NotFiniteError,
     checked_digest,
     checked_header,
     header_record,
     open_message,
 )
+from fedrec.wire_arrays import NotFiniteError
 
 METRICS = "metrics"
 

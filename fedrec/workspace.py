@@ -76,30 +76,44 @@ def copy_workspace(run: Path, other: Path) -> None:
             shutil.copy2(path, other / name / path.name)
 
 
-def open_budgets(run: Path, agreement: Agreement, *, clients: int) -> None:
-    """Make what guards the simulated clients' budgets: keys, one policy for all, and an empty ledger for each.
+def make_keys(run: Path) -> str:
+    """Make the keys of a run's server and operator.
 
-    A simulated client's policy allows exactly the agreed plan, base and code, and pins the run's own server key.
-    Whatever an earlier preparation left half-made is removed first: without an agreement nobody has trained.
+    Whatever an earlier preparation left half-made is removed first, ledgers included: without an agreement nobody has
+    trained.
+
+    Returns:
+        The server's public key, for the agreement.
 
     Raises:
         PrivacyError: the run was agreed on, so its ledgers may hold charges.
     """
-    if (run / AGREEMENT_FILE).exists():
-        raise PrivacyError(f"{run}: was agreed on already; its ledgers are kept, and a lost one is no fresh budget")
+    _check_not_agreed(run)
     for name in ("keys", "ledger", "workspace/witness"):
         shutil.rmtree(run / name, ignore_errors=True)
     for name in ("keys", "ledger", "workspace/witness", "workspace/replies"):
         (run / name).mkdir(exist_ok=True)
-    server = SigningKey.create(server_key_path(run))
     SigningKey.create(operator_key_path(run))
+    return SigningKey.create(server_key_path(run)).public
+
+
+def open_budgets(run: Path, agreement: Agreement, *, clients: int) -> None:
+    """Make what guards the simulated clients' budgets: one policy for all, and an empty ledger for each.
+
+    ``make_keys`` comes first: the agreement names its key.
+    A simulated client's policy allows exactly the agreed plan, base and code, and pins the agreed server key.
+
+    Raises:
+        PrivacyError: the run was agreed on, so its ledgers may hold charges.
+    """
+    _check_not_agreed(run)
     policy = None
     if agreement.plan.private:
         policy = Policy.for_plan(
             agreement.plan,
             base=agreement.base_digest,
             code=code_digest(),
-            server_key=server.public,
+            server_key=agreement.server_key,
             metrics=agreement.metrics,
         )
         write_policy(policy, _policy_path(run))
@@ -145,6 +159,11 @@ def operator_key_path(run: Path) -> Path:
 def replies_path(run: Path, partition: int) -> Path:
     """Return where one simulated client keeps its last reply."""
     return run / "workspace" / "replies" / f"client-{partition:05d}.safetensors"
+
+
+def _check_not_agreed(run: Path) -> None:
+    if (run / AGREEMENT_FILE).exists():
+        raise PrivacyError(f"{run}: was agreed on already; its ledgers are kept, and a lost one is no fresh budget")
 
 
 def _policy_path(run: Path) -> Path:

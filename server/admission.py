@@ -10,7 +10,8 @@ from flwr.app import Message, RecordDict
 
 from fedrec.errors import ConfigError, WireError
 from fedrec.schema import AdapterSchema, Arrays
-from fedrec.wire import Instruction, NotFiniteError, Update, refusal_from_error, update_from_record
+from fedrec.wire import Instruction, Update, refusal_from_error, update_from_record
+from fedrec.wire_arrays import NotFiniteError
 from fedrec.wire_metrics import Measures
 
 Answer = TypeVar("Answer", Update, Measures)

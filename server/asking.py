@@ -9,10 +9,12 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedrec.schema import AdapterSchema, flatten, parameters_of
-from fedrec.wire import Instruction, Receipt, addressed, instruction_to_record, payload_bytes
+from fedrec.signed import arrays_digest
+from fedrec.wire import Instruction, instruction_to_record, payload_bytes
+from fedrec.wire_arrays import array_record
 from server.admission import Admitted, Quarantined
+from server.signer import Signer
 
-Countersign = Callable[[str], str]
 Verdict = Callable[[Message, Collection[int]], Admitted | Quarantined]
 """Judges a message, given the nodes whose reply was judged before it."""
 
@@ -34,13 +36,13 @@ class Cohort(NamedTuple):
     Attributes:
         grid: Flower's way to the clients.
         asked: their nodes.
-        countersign: signs the newest end of a client's ledger, which goes back to it; None sends no receipts.
+        signer: signs what each client is asked, and the newest end of its ledger, which goes back to it.
         timeout_s: how long to wait for replies; None waits for all.
     """
 
     grid: Grid
     asked: Sequence[int]
-    countersign: Countersign | None
+    signer: Signer
     timeout_s: float | None
 
 
@@ -57,7 +59,7 @@ def ask(
 
     Args:
         cohort: whom.
-        instruction: what all are asked; each gets its own receipt besides.
+        instruction: what all are asked; each gets its own receipt and signature.
         message_type: Flower's word for what to do with it.
         verdict: judges one reply.
         schema: of the arrays in an admitted reply.
@@ -86,10 +88,15 @@ def ask(
 def _messages(
     cohort: Cohort, instruction: Instruction, *, message_type: str, ledger_heads: Mapping[int, str]
 ) -> Iterator[Message]:
-    """One message for each node, with its own receipt; they share the encoded arrays, which no client can change."""
-    record = instruction_to_record(instruction)
+    """One message for each node, signed for it alone; they share the encoded arrays, which no client can change."""
+    encoded, adapter_digest = array_record(instruction.adapter), arrays_digest(instruction.adapter)
     for node_id in cohort.asked:
-        head = ledger_heads.get(node_id)
-        receipt = Receipt(head, cohort.countersign(head)) if head and cohort.countersign else None
-        content = addressed(record, instruction, receipt=receipt)
+        own = cohort.signer.addressed(
+            instruction,
+            kind=message_type,
+            recipient=node_id,
+            head=ledger_heads.get(node_id),
+            adapter_digest=adapter_digest,
+        )
+        content = instruction_to_record(own, encoded=encoded)
         yield Message(content, node_id, message_type, group_id=str(instruction.round_index))

@@ -9,16 +9,16 @@ from flwr.app import Context
 from flwr.serverapp import Grid
 
 from fedrec.config import Config, load_config
-from fedrec.errors import ConfigError
+from fedrec.errors import ConfigError, RunError
 from fedrec.privacy.measures import metric_noise_std
 from fedrec.runfolder import RunFolder, server_key_path, write_arrays
 from fedrec.schema import AdapterSchema, Arrays, flatten, parameters_of, unflatten
-from fedrec.signing import Purpose, SigningKey
+from fedrec.signing import SigningKey
 from server.admission import norm_bounds
-from server.asking import Countersign
 from server.checkpoint import load_latest, save_checkpoint
 from server.measures import Measuring
 from server.rounds import EpsilonAfter, Judge, measure, run_rounds
+from server.signer import Signer
 from server.strategy import Federation, RoundRecord, ServerState, initial_state
 
 if TYPE_CHECKING:
@@ -35,18 +35,18 @@ class Job:
         federation: public constants.
         initial: the base's adapter, by name.
         folder: an open run folder; the checkpoints in it are continued.
+        signer: signs every instruction with the key that clients pin.
         judge: measures an adapter on the public panel; without one the last round is published.
         epsilon_after: epsilon spent by a client that was asked in this many rounds; None without privacy.
-        countersign: signs the end of a client's ledger with the key that clients pin; None sends no receipts.
         timeout_s: how long to wait for replies in a round; None waits for all.
     """
 
     federation: Federation
     initial: Arrays
     folder: RunFolder
+    signer: Signer
     judge: Judge | None = None
     epsilon_after: EpsilonAfter | None = None
-    countersign: Countersign | None = None
     timeout_s: float | None = None
 
 
@@ -77,10 +77,10 @@ def run_job(grid: Grid, job: Job, *, on_round: OnRound | None = None) -> ServerS
         grid,
         job.federation,
         state=state,
+        signer=job.signer,
         save=save,
         judge=job.judge,
         epsilon_after=job.epsilon_after,
-        countersign=job.countersign,
         timeout_s=job.timeout_s,
     )
     about = {"run_id": job.federation.run_id, "round": str(state.best_round), "base": job.federation.base_digest}
@@ -96,7 +96,7 @@ def job_of_run(folder: RunFolder, config: Config) -> Job:
         config: the run's settings.
 
     Raises:
-        RunError: the folder is not prepared, or damaged.
+        RunError: the folder is not prepared, or damaged, or its server's key is not the agreed one.
         PrivacyError: the agreed plan's noise does not give its epsilon.
         ConfigError: more clients a round than there are.
     """
@@ -129,11 +129,11 @@ def job_of_run(folder: RunFolder, config: Config) -> Job:
         federation=federation,
         initial=adapter_arrays(ranker),
         folder=folder,
+        signer=_signer(folder.path, agreement),
         judge=load_judge(folder.path, agreement),
         epsilon_after=lambda rounds: plan.epsilon_after(
             rounds * plan.local_steps, metric_releases=agreement.metric_releases_by(rounds)
         ),
-        countersign=countersigner(SigningKey.load(server_key_path(folder.path))),
     )
 
 
@@ -144,9 +144,13 @@ def _measuring(agreement: "Agreement") -> Measuring | None:
     return Measuring(names, agreement.metrics_every, metric_noise_std(agreement.plan, metrics=len(names)))
 
 
-def countersigner(key: SigningKey) -> Countersign:
-    """Return what signs ledger heads with the server's key."""
-    return lambda head: key.sign(bytes.fromhex(head), purpose=Purpose.LEDGER_HEAD)
+def _signer(run: Path, agreement: "Agreement") -> Signer:
+    """The agreed key: with another one every client would refuse every instruction."""
+    path = server_key_path(run)
+    key = SigningKey.load(path)
+    if key.public != agreement.server_key:
+        raise RunError(f"{path}: not the key that the agreement names; put the run's own key back")
+    return Signer(key)
 
 
 def job_from_workspace(context: Context) -> Job:

@@ -13,8 +13,9 @@ from fedrec.errors import RunError
 from fedrec.schema import Arrays, unflatten
 from fedrec.wire import Instruction
 from server.admission import Admitted, Quarantined, admit
-from server.asking import Cohort, Countersign, Tally, ask
+from server.asking import Cohort, Tally, ask
 from server.measures import Measuring, admit_measures, mean_measures, set_aside
+from server.signer import Signer
 from server.strategy import (
     Federation,
     RoundRecord,
@@ -37,10 +38,10 @@ def run_rounds(
     federation: Federation,
     *,
     state: ServerState,
+    signer: Signer,
     save: Save,
     judge: Judge | None = None,
     epsilon_after: EpsilonAfter | None = None,
-    countersign: Countersign | None = None,
     timeout_s: float | None = None,
     join_timeout_s: float = 300.0,
 ) -> ServerState:
@@ -50,10 +51,10 @@ def run_rounds(
         grid: Flower's way to the clients.
         federation: public constants of the run.
         state: where to start; rounds ``state.round_index + 1`` to ``federation.rounds`` follow.
+        signer: signs every instruction with the key that clients pin.
         save: called after each round with a state whose last record is that round; must be durable when it returns.
         judge: measures an adapter on the public panel; ``panel_loss`` picks the best round. None keeps the last.
         epsilon_after: epsilon that a client asked in each of this many rounds has spent; None without privacy.
-        countersign: signs the newest end of a client's ledger, which goes back to it; None sends no receipts.
         timeout_s: how long to wait for replies in a round; None waits for all.
         join_timeout_s: how long to wait for the expected clients to join.
 
@@ -70,9 +71,9 @@ def run_rounds(
             grid,
             federation,
             state=state,
+            signer=signer,
             judge=judge,
             epsilon_after=epsilon_after,
-            countersign=countersign,
             timeout_s=timeout_s,
         )
         save(state)
@@ -84,16 +85,16 @@ def run_round(
     federation: Federation,
     *,
     state: ServerState,
+    signer: Signer,
     judge: Judge | None = None,
     epsilon_after: EpsilonAfter | None = None,
-    countersign: Countersign | None = None,
     timeout_s: float | None = None,
 ) -> ServerState:
     """Run the round after ``state``; with fewer admitted replies than the quorum it is void and only counted."""
     started = time.perf_counter()
     round_index = state.round_index + 1
     asked = choose_clients(list(grid.get_node_ids()), federation, round_index=round_index)
-    cohort = Cohort(grid, asked, countersign, timeout_s)
+    cohort = Cohort(grid, asked, signer, timeout_s)
     tally = _train(cohort, federation, state=state)
     void = tally.admitted < federation.quorum
     state = _with_heads(move(state, None if void else tally.total / tally.admitted, federation), tally)

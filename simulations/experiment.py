@@ -20,7 +20,7 @@ from fedrec.privacy.plan import PrivacyPlan
 from fedrec.report.page import build_report
 from fedrec.report.progress import Progress
 from fedrec.runfolder import RunFolder, write_json, write_text
-from fedrec.workspace import copy_workspace, open_budgets, policy_of
+from fedrec.workspace import copy_workspace, make_keys, open_budgets, policy_of
 from server.app import build_app
 from server.job import Job, job_of_run
 from server.strategy import RoundRecord, ServerState
@@ -156,6 +156,7 @@ def _reference(config: Config, folder: RunFolder, agreement: Agreement, progress
                     max_people=plan.max_people,
                 ),
                 metrics=(),
+                server_key=make_keys(inner.path),
             )
             open_budgets(inner.path, bare, clients=config.partition.clients)
             write_agreement(bare, inner.path)

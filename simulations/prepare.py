@@ -26,7 +26,7 @@ from fedrec.model.making import adopt_base, make_base
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.report.progress import Progress
 from fedrec.runfolder import RunFolder
-from fedrec.workspace import open_budgets, write_workspace
+from fedrec.workspace import make_keys, open_budgets, write_workspace
 
 MANIFEST = "partition.json"
 
@@ -126,6 +126,7 @@ def prepare(config: Config, folder: RunFolder, people: People, progress: Progres
         mask_last=config.data.merge_repeats,
         negatives=_negatives(config, len(people.catalogue)),
         seed=config.seed,
+        server_key=make_keys(folder.path),
         metrics=config.privacy.metrics,
         metrics_every=config.privacy.metrics_every,
     )

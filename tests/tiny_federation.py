@@ -1,11 +1,13 @@
 """A federation small enough to follow by hand, with real Flower objects and numpy merchants."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
@@ -14,15 +16,21 @@ from clients.app import build_app
 from clients.replies import Answer
 from fedrec.runfolder import RunFolder
 from fedrec.schema import Arrays, ArraySpec
-from fedrec.wire import Instruction, Update, instruction_to_record, update_to_record
+from fedrec.signed import LIFETIME_S, arrays_digest, sign_instruction
+from fedrec.signing import SigningKey
+from fedrec.wire import Address, Instruction, Update, instruction_to_record, update_to_record
 from server.admission import NormBounds
 from server.job import Job
+from server.signer import Signer
 from server.strategy import Federation
 
 SCHEMA = (ArraySpec("head.lora_A", (2, 3)), ArraySpec("norm.weight", (4,)), ArraySpec("scale", ()))
 BASE = "a" * 64
 PLAN = "b" * 64
 HEAD = "c" * 64
+NODE = 5  # whom messages are for unless a test says otherwise
+SERVER = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+SIGNER = Signer(SERVER)
 
 
 def arrays(value: float = 0.0) -> Arrays:
@@ -71,6 +79,7 @@ class TinyMerchant:
     schema = SCHEMA
     base_digest = BASE
     plan_digest = PLAN
+    server_key = SERVER.public
     metrics = ("ndcg@10", "hr@10")
 
     def __init__(self, partition: int) -> None:
@@ -100,7 +109,7 @@ def client_app(merchant_of: Callable[[int], Any] = TinyMerchant) -> ClientApp:
 def job(folder: Path | RunFolder, **changes: Any) -> Job:
     """A job in a fresh run folder (or an open one), judged by the distance to the number 1.1."""
     opened = folder if isinstance(folder, RunFolder) else RunFolder.create(folder)
-    standard = Job(federation=federation(), initial=arrays(), folder=opened, judge=distance)
+    standard = Job(federation=federation(), initial=arrays(), folder=opened, signer=SIGNER, judge=distance)
     return replace(standard, **changes)
 
 
@@ -110,10 +119,27 @@ def distance(adapter: Arrays) -> dict[str, float]:
     return {"panel_loss": loss, "panel_ndcg@10": 1 / (1 + loss)}
 
 
-def message_to(node_id: int, asked: Instruction | None = None, *, kind: str = MessageType.TRAIN) -> Message:
-    """The message that carries an instruction to a node."""
+def signed(
+    asked: Instruction | None = None, *, key: SigningKey = SERVER, address: Address | None = None
+) -> Instruction:
+    """An instruction as the server signs it."""
+    asked = asked or instruction()
+    address = address or Address(MessageType.TRAIN, NODE, int(time.time()) + LIFETIME_S)
+    return sign_instruction(asked, address, key=key, adapter_digest=arrays_digest(asked.adapter))
+
+
+def message_to(
+    node_id: int, asked: Instruction | None = None, *, kind: str = MessageType.TRAIN, key: SigningKey = SERVER
+) -> Message:
+    """The message that carries an instruction to a node, signed for it."""
+    address = Address(kind, node_id, int(time.time()) + LIFETIME_S)
+    return sent(signed(asked, key=key, address=address), node_id, kind=kind)
+
+
+def sent(asked: Instruction, node_id: int = NODE, *, kind: str = MessageType.TRAIN) -> Message:
+    """The message that carries an instruction as it is, whoever signed it and for whom."""
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
-    return Message(instruction_to_record(asked or instruction()), node_id, kind)
+    return Message(instruction_to_record(asked), node_id, kind)
 
 
 def reply_from(node_id: int, answer: Update | None = None) -> Message:
@@ -124,4 +150,4 @@ def reply_from(node_id: int, answer: Update | None = None) -> Message:
 def context_of(partition: int, **run_config: Any) -> Context:
     """A client's Flower context."""
     node_config = {"partition-id": partition, "num-partitions": 5}
-    return Context(run_id=1, node_id=7, node_config=node_config, state=RecordDict(), run_config=run_config)
+    return Context(run_id=1, node_id=NODE, node_config=node_config, state=RecordDict(), run_config=run_config)

@@ -20,7 +20,7 @@ from fedrec.privacy.plan import PrivacyPlan
 from fedrec.runfolder import FOLDERS
 from fedrec.schema import Arrays
 from fedrec.wire import Instruction
-from fedrec.workspace import open_budgets, write_workspace
+from fedrec.workspace import make_keys, open_budgets, write_workspace
 
 ITEMS, DIMENSIONS, WIDTH, HISTORY = 40, 12, 16, 6
 TEXT_SCALE, TEXT_WINDOW, TEXT_DECAY = 10.0, 4, 0.5
@@ -136,6 +136,7 @@ def agreement(plan: PrivacyPlan | None = None, **changes: Any) -> Agreement:
         mask_last=True,
         negatives=None,
         seed=3,
+        server_key="5e" * 32,
     )
     return replace(standard, **changes)
 
@@ -145,7 +146,7 @@ def run_folder(path: Path, people: Histories, clients: list[np.ndarray], **chang
     for name in FOLDERS:
         (path / name).mkdir(parents=True)
     save_base(learned(), path / "base")
-    agreed = agreement(base_digest=base_digest(path / "base"), **changes)
+    agreed = agreement(base_digest=base_digest(path / "base"), server_key=make_keys(path), **changes)
     write_workspace(path, people, clients)
     open_budgets(path, agreed, clients=len(clients))
     write_agreement(agreed, path)

@@ -103,7 +103,8 @@ def _of_defaults() -> tuple["Agreement", "Ranker"]:
         expected_people=privacy.expected_people or _NOMINAL_PEOPLE,
     )
     rate, mask_last = federation.local_learning_rate, config.data.merge_repeats
-    return Agreement("audit", "0" * 64, adapter, plan, rate, mask_last, None, config.seed), ranker
+    digest = server_key = "0" * 64  # an audit asks the clients itself, and signs nothing
+    return Agreement("audit", digest, adapter, plan, rate, mask_last, None, config.seed, server_key), ranker
 
 
 def _text(audit: "Audit") -> str:

@@ -158,6 +158,15 @@ class Policy(BaseModel):
         if digest not in self.allowed_bases:
             _refuse("allowed_bases", repr(digest), _one_of(self.allowed_bases))
 
+    def check_server(self, key: str) -> None:
+        """Refuse another server than the pinned one.
+
+        Raises:
+            PrivacyError: names the key.
+        """
+        if key != self.server_key:
+            _refuse("server_key", repr(key), repr(self.server_key))
+
     def check_code(self, digest: str) -> None:
         """Refuse client code that is not listed.
 

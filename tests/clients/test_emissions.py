@@ -21,8 +21,10 @@ from fedrec.agreement import agreed_ranker, read_agreement
 from fedrec.data.histories import Histories
 from fedrec.errors import PrivacyError
 from fedrec.model.adapters import schema_of
+from fedrec.runfolder import server_key_path
+from fedrec.signing import SigningKey
 from fedrec.wire import Instruction
-from tests.tiny_federation import context_of, message_to
+from tests.tiny_federation import NODE, context_of, message_to
 from tests.tiny_ranker import histories, instruction, private_plan, run_folder, start_arrays
 
 MARKER = "user-4711-bought-X"
@@ -65,7 +67,12 @@ def _asked(run: Path, round_index: int = 2) -> Instruction:
 def _emitted(run: Path, partition: int, kind: str, asked: Instruction, context: Context | None = None) -> Message:
     """What the real client app answers over the real merchant."""
     app = build_app(lambda _: load_merchant(run, partition))
-    return app(message_to(5, asked, kind=kind), context or context_of(partition))
+    return app(_message(run, asked, kind), context or context_of(partition))
+
+
+def _message(run: Path, asked: Instruction, kind: str) -> Message:
+    """As the run's own server sends it."""
+    return message_to(NODE, asked, kind=kind, key=SigningKey.load(server_key_path(run)))
 
 
 def _bytes(message: Message) -> bytes:
@@ -115,7 +122,7 @@ def test_header_repeats_what_the_server_said_and_adds_one_keyed_digest(run: Path
     header = dict(_emitted(run, 1, kind, asked).content["header"])
     head = header.pop("ledger_head")
     assert header == {
-        "version": 2,
+        "version": 3,
         "run_id": asked.run_id,
         "round_index": asked.round_index,
         "base_digest": asked.base_digest,
@@ -136,7 +143,7 @@ def test_one_person_and_three_hundred_give_messages_of_the_same_length(run: Path
 @pytest.mark.parametrize("kind", KINDS)
 def test_envelope_is_flowers_answer_to_the_servers_own(run: Path, kind: str) -> None:
     """No field of the envelope is the client's choice, but for the clock."""
-    asked = message_to(5, _asked(run), kind=kind)
+    asked = _message(run, _asked(run), kind)
     reply = build_app(lambda _: load_merchant(run, 1))(asked, context_of(1))
     there, back = asked.metadata, {name.lstrip("_"): value for name, value in vars(reply.metadata).items()}
     assert {name: value for name, value in back.items() if name not in ("created_at", "ttl")} == {

@@ -14,7 +14,7 @@ from flwr.supercore.inflatable.inflatable_object import get_object_tree
 from clients.link import LONGEST_DELAY_S, MAX_OBJECTS, delays
 from clients.node import answer, run_node
 from tests.fleet_server import NODE, SECRET, Fleet, StopAfter, served
-from tests.tiny_federation import client_app, context_of, message_to
+from tests.tiny_federation import client_app, context_of, message_to, sent, signed
 
 
 def raising(error: Exception) -> ClientApp:
@@ -55,7 +55,8 @@ def test_what_an_app_raises_leaves_as_a_code_alone(caplog: pytest.LogCaptureFixt
         reply = answer(raising(ValueError(SECRET)), message_to(NODE), context_of(0))
     assert reply.error.reason == "E_INTERNAL"
     assert caplog.messages == ["refused=E_INTERNAL error=ValueError"]
-    assert answer(client_app(), message_to(NODE, kind="query"), context_of(0)).error.reason == "E_INTERNAL"
+    unknown = sent(signed(), NODE, kind="query")
+    assert answer(client_app(), unknown, context_of(0)).error.reason == "E_INTERNAL"
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def test_base_that_was_changed_afterwards_is_refused(run, name):
     [
         lambda values: values.update(epsilon=8.0),
         lambda values: values.pop("mask_last"),
+        lambda values: values.pop("server_key"),
         lambda values: values.pop("plan"),
         lambda values: values.pop("adapter"),
         lambda values: values["adapter"].update(alpha=2),
@@ -96,6 +97,16 @@ def test_agreement_without_its_base_is_refused(run):
 def test_weakened_plan_is_a_privacy_error(run, change, message):
     _edit(run, lambda values: values["plan"].update(change))
     with pytest.raises(PrivacyError, match=message):
+        read_agreement(run)
+
+
+@pytest.mark.parametrize("key", ["", "5e" * 31, "5E" * 32, "5e" * 32 + "\n", None, 5])
+def test_agreement_without_a_servers_key_is_neither_written_nor_read(run, key):
+    said = "server_key: expected the server's public key, 64 lower-case hex digits"
+    with pytest.raises(RunError, match=said):
+        write_agreement(agreement(server_key=key), run)
+    _edit(run, lambda values: values.update(server_key=key))
+    with pytest.raises(RunError, match=f"agreement.json: not a usable agreement: {said}"):
         read_agreement(run)
 
 

@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedrec.errors import WireError
-from fedrec.wire import NotFiniteError, payload_bytes
+from fedrec.wire import payload_bytes
+from fedrec.wire_arrays import NotFiniteError
 from fedrec.wire_metrics import Measures, measures_from_record, measures_to_record
 from tests.tiny_federation import BASE, HEAD, PLAN
 
 NAMES = ("ndcg@10", "hr@10")
 VALUES = {"ndcg@10": 0.25, "hr@10": -0.5}
 HEADER = {
-    "version": 2,
+    "version": 3,
     "run_id": "run-1",
     "round_index": 3,
     "base_digest": BASE,
@@ -101,7 +102,7 @@ def test_a_metric_that_is_not_finite_is_neither_sent_nor_read(value: float) -> N
         ({"metrics": ConfigRecord({"ndcg@10": 0.1})}, "expected header to hold settings and metrics to hold metrics"),
         ({"metrics": ArrayRecord({"a": Array(np.zeros(1))})}, "expected header to hold settings and metrics to hold"),
         ({"header": ConfigRecord(HEADER | {"people": 80})}, "header: expected exactly the fields version, run_id"),
-        ({"header": ConfigRecord(HEADER | {"version": 1})}, "header version: expected 2"),
+        ({"header": ConfigRecord(HEADER | {"version": 1})}, "header version: expected 3"),
         ({"header": ConfigRecord(HEADER | {"run_id": "a b"})}, "header run_id: expected 1 to 128"),
         ({"header": ConfigRecord(HEADER | {"round_index": True})}, "header round_index: expected a whole number"),
         ({"header": ConfigRecord(HEADER | {"plan_digest": "b"})}, "header plan_digest: expected 64 lower-case"),

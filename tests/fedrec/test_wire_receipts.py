@@ -1,24 +1,28 @@
 """A server's receipt goes to one client, whole or not at all."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from flwr.app import ConfigRecord
 
 from fedrec.errors import WireError
-from fedrec.wire import Receipt, addressed, instruction_from_record, instruction_to_record
-from tests.tiny_federation import HEAD, SCHEMA, instruction
+from fedrec.wire import Receipt, instruction_from_record, instruction_to_record
+from fedrec.wire_arrays import array_record
+from tests.tiny_federation import HEAD, SCHEMA, instruction, signed
 
 RECEIPT = Receipt(HEAD, "d" * 128)
 
 
 def test_each_client_gets_its_own_receipt_and_the_same_arrays() -> None:
-    record = instruction_to_record(instruction())
-    sent = addressed(record, instruction(), receipt=RECEIPT)
+    asked, encoded = signed(), array_record(instruction().adapter)
+    without, sent = (
+        instruction_to_record(replace(asked, receipt=receipt), encoded=encoded) for receipt in (None, RECEIPT)
+    )
     assert instruction_from_record(sent, schema=SCHEMA).receipt == RECEIPT
-    assert instruction_from_record(record, schema=SCHEMA).receipt is None
-    assert sent["adapter"] is record["adapter"]
-    assert dict(sent["header"]) == dict(record["header"]) | {"receipt_head": HEAD, "receipt_signature": "d" * 128}
+    assert instruction_from_record(without, schema=SCHEMA).receipt is None
+    assert sent["adapter"] is without["adapter"] is encoded
+    assert dict(sent["header"]) == dict(without["header"]) | {"receipt_head": HEAD, "receipt_signature": "d" * 128}
 
 
 @pytest.mark.parametrize(
@@ -31,7 +35,7 @@ def test_each_client_gets_its_own_receipt_and_the_same_arrays() -> None:
     ],
 )
 def test_half_a_receipt_is_refused(changes: dict[str, Any], said: str) -> None:
-    record = instruction_to_record(instruction())
+    record = instruction_to_record(signed())
     record["header"] = ConfigRecord(dict(record["header"]) | changes)
     with pytest.raises(WireError, match=said):
         instruction_from_record(record, schema=SCHEMA)

@@ -13,6 +13,7 @@ from fedrec.workspace import (
     copy_workspace,
     ledger_files,
     ledger_of,
+    make_keys,
     open_budgets,
     policy_of,
     replies_path,
@@ -70,7 +71,7 @@ def test_workspace_that_is_missing_or_cut_short_is_refused(run):
 
 
 def test_each_client_has_a_ledger_of_its_own(run):
-    agreed = agreement(private_plan())
+    agreed = agreement(private_plan(), server_key=make_keys(run))
     open_budgets(run, agreed, clients=3)
     for outcome in (Charge.CHARGED, Charge.ALREADY_CHARGED):
         charged = ledger_of(run, 0, agreed.plan).charge("run-1/1", agreed.plan.training(1), plan=agreed.plan)
@@ -82,32 +83,35 @@ def test_each_client_has_a_ledger_of_its_own(run):
 
 
 def test_lost_ledger_is_never_a_fresh_budget(run):
-    agreed = agreement(private_plan())
+    agreed = agreement(private_plan(), server_key=make_keys(run))
     open_budgets(run, agreed, clients=3)
     write_agreement(agreed, run)
-    with pytest.raises(PrivacyError, match="was agreed on already; its ledgers are kept, and a lost one is no fresh"):
-        open_budgets(run, agreed, clients=3)
+    for again in (lambda: open_budgets(run, agreed, clients=3), lambda: make_keys(run)):
+        with pytest.raises(
+            PrivacyError, match="was agreed on already; its ledgers are kept, and a lost one is no fresh"
+        ):
+            again()
     (run / "ledger" / "client-00001.sqlite").unlink()
     with pytest.raises(PrivacyError, match="the ledger was lost"):
         ledger_of(run, 1, agreed.plan)
 
 
 def test_budgets_that_a_crash_left_half_made_are_made_anew(run):
-    agreed = agreement(private_plan())
-    open_budgets(run, agreed, clients=2)
+    open_budgets(run, agreement(private_plan(), server_key=make_keys(run)), clients=2)
     (run / "keys" / "client-00000.key").unlink()
+    agreed = agreement(private_plan(), server_key=make_keys(run))
     open_budgets(run, agreed, clients=3)
     assert [ledger_of(run, partition, agreed.plan).spent() for partition in range(3)] == [0, 0, 0]
 
 
 def test_simulated_policy_allows_exactly_the_agreed_run(run):
-    agreed = agreement(private_plan())
+    agreed = agreement(private_plan(), server_key=make_keys(run))
     open_budgets(run, agreed, clients=1)
     policy = policy_of(run, agreed.plan)
     policy.check_plan(agreed.plan)
     assert policy.allowed_bases == (agreed.base_digest,)
     assert policy.allowed_code == (code_digest(),)
-    assert policy.server_key == SigningKey.load(server_key_path(run)).public
+    assert policy.server_key == agreed.server_key == SigningKey.load(server_key_path(run)).public
     assert policy_of(run, open_plan()) is None
     (run / "policy.toml").unlink()
     with pytest.raises(PrivacyError, match=r"policy\.toml"):
@@ -116,7 +120,8 @@ def test_simulated_policy_allows_exactly_the_agreed_run(run):
 
 def test_ledger_belongs_to_its_people(tmp_path):
     """The same file under other people's data: its charges say nothing about them."""
-    agreed, run = agreement(private_plan()), _folder(tmp_path / "run")
+    run = _folder(tmp_path / "run")
+    agreed = agreement(private_plan(), server_key=make_keys(run))
     open_budgets(run, agreed, clients=3)
     ledger_of(run, 0, agreed.plan).charge("run-1/1", agreed.plan.training(1), plan=agreed.plan)
     ledger_of(run, 2, agreed.plan).charge("run-1/1", agreed.plan.training(1), plan=agreed.plan)
@@ -131,7 +136,7 @@ def test_ledger_belongs_to_its_people(tmp_path):
 
 def test_copy_has_the_same_people_and_base_but_neither_ledgers_nor_replies(tmp_path):
     run, other = _folder(tmp_path / "run"), tmp_path / "other"
-    open_budgets(run, agreement(), clients=3)
+    open_budgets(run, agreement(server_key=make_keys(run)), clients=3)
     (run / "base" / "ranker.json").write_text("{}")
     replies_path(run, 0).write_bytes(b"a reply")
     for name in ("base", "workspace", "ledger"):

@@ -14,7 +14,7 @@ from server.checkpoint import load_latest, save_checkpoint
 from server.rounds import run_rounds
 from server.strategy import ServerState, initial_state
 from simulations.local_grid import LocalGrid
-from tests.tiny_federation import SCHEMA, arrays, client_app, distance, federation
+from tests.tiny_federation import SCHEMA, SIGNER, arrays, client_app, distance, federation
 
 RUN = federation()
 
@@ -26,6 +26,7 @@ def _states(rounds: int) -> list[ServerState]:
         LocalGrid(client_app(), clients=5),
         federation(rounds=rounds),
         state=states[0],
+        signer=SIGNER,
         save=states.append,
         judge=distance,
     )

@@ -17,7 +17,7 @@ from fedrec.model.ranker import RankerSpec
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.runfolder import RunFolder, server_key_path, write_text
 from fedrec.schema import parameters_of
-from fedrec.signing import Purpose, SigningKey, is_signed
+from fedrec.signing import SigningKey
 from server.admission import norm_bounds
 from server.app import app, build_app
 from server.job import job_from_workspace, job_of_run, run_job
@@ -170,6 +170,8 @@ def _prepared(path: Path) -> RunFolder:
     plan = PrivacyPlan.calibrate(
         8.0, 1e-5, sampling_rate=0.25, rounds=4, local_steps=1, clip_norm=1.0, clipping="flat", expected_people=20
     )
+    (path / "keys").mkdir(exist_ok=True)
+    key = SigningKey.create(server_key_path(path))
     agreement = Agreement(
         run_id="tiny",
         base_digest=base_digest(folder.base),
@@ -179,9 +181,9 @@ def _prepared(path: Path) -> RunFolder:
         mask_last=True,
         negatives=None,
         seed=3,
+        server_key=key.public,
     )
     write_agreement(agreement, folder.path)
-    SigningKey.create(server_key_path(folder.path))
     return folder
 
 
@@ -196,10 +198,19 @@ def test_job_of_a_prepared_folder_takes_its_numbers_from_agreement_and_config(tm
     assert work.judge is None
     assert work.epsilon_after is not None
     assert work.epsilon_after(4) == pytest.approx(8.0, abs=0.01)
-    assert work.countersign is not None
-    public = SigningKey.load(server_key_path(tmp_path / "run")).public
-    assert is_signed(bytes(32), work.countersign("0" * 64), public=public, purpose=Purpose.LEDGER_HEAD)
+    assert work.signer.key.public == agreement.server_key
     work.folder.close()
+
+
+def test_server_whose_key_is_not_the_agreed_one_does_not_start(tmp_path: Path) -> None:
+    """Every client would refuse whatever it signs."""
+    _prepared(tmp_path / "run").close()
+    server_key_path(tmp_path / "run").unlink()
+    SigningKey.create(server_key_path(tmp_path / "run"))
+    with pytest.raises(
+        RunError, match=r"server\.key: not the key that the agreement names; put the run's own key back"
+    ):
+        job_from_workspace(context_of(0, workspace=str(tmp_path / "run")))
 
 
 def test_job_with_more_clients_a_round_than_there_are_is_refused(tmp_path: Path) -> None:

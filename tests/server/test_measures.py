@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,10 @@ from flwr.app import Context, Error, Message, MessageType, MetricRecord, RecordD
 from flwr.clientapp import ClientApp
 
 from clients.replies import Answer
-from fedrec.signing import Purpose, SigningKey, is_signed
+from fedrec.signing import Purpose, is_signed
 from fedrec.wire import Instruction, RefusalCode, refusal_to_error
 from fedrec.wire_metrics import Measures, measures_to_record
 from server.admission import CROWD, TAIL, Admitted, Quarantined
-from server.job import countersigner
 from server.measures import Measuring, admit_measures
 from server.rounds import run_round, run_rounds
 from server.strategy import RoundRecord, ServerState, initial_state
@@ -25,6 +23,8 @@ from tests.tiny_federation import (
     HEAD,
     PLAN,
     SCHEMA,
+    SERVER,
+    SIGNER,
     TinyMerchant,
     arrays,
     client_app,
@@ -45,7 +45,9 @@ def _start() -> ServerState:
 
 
 def _run(grid: LocalGrid, *, measuring: Measuring | None = MEASURING, **how: Any) -> ServerState:
-    return run_rounds(grid, federation(measuring=measuring), state=_start(), save=lambda state: None, **how)
+    return run_rounds(
+        grid, federation(measuring=measuring), state=_start(), save=lambda state: None, signer=SIGNER, **how
+    )
 
 
 def test_mean_and_deviation_by_hand_in_the_rounds_agreed_on() -> None:
@@ -95,6 +97,7 @@ def test_clients_measure_what_would_be_published_and_not_what_they_trained() -> 
         LocalGrid(client_app(Noting), clients=5),
         federation(measuring=MEASURING),
         state=_start(),
+        signer=SIGNER,
         save=lambda state: None,
         judge=judge,
     )
@@ -115,13 +118,15 @@ def test_the_same_clients_measure_that_trained() -> None:
             return super().measure_round(instruction)
 
     settings = federation(clients_per_round=3, measuring=MEASURING)
-    run_rounds(LocalGrid(client_app(Noting), clients=5), settings, state=_start(), save=lambda state: None)
+    run_rounds(
+        LocalGrid(client_app(Noting), clients=5), settings, state=_start(), signer=SIGNER, save=lambda state: None
+    )
     assert measured == [pair for pair in trained if pair[0] in (4, 8)]
     assert len(measured) == 6
 
 
-def test_receipts_and_heads_of_both_kinds_of_reply_follow_each_other(tmp_path: Path) -> None:
-    key, seen = SigningKey.create(tmp_path / "server.key"), []
+def test_receipts_and_heads_of_both_kinds_of_reply_follow_each_other() -> None:
+    seen = []
 
     class Receiving(TinyMerchant):
         def train_round(self, instruction: Instruction) -> Answer:
@@ -132,14 +137,14 @@ def test_receipts_and_heads_of_both_kinds_of_reply_follow_each_other(tmp_path: P
             seen.append((self.partition, instruction.round_index, "measure", instruction.receipt))
             return super().measure_round(instruction)
 
-    state = _run(LocalGrid(client_app(Receiving), clients=5), countersign=countersigner(key))
+    state = _run(LocalGrid(client_app(Receiving), clients=5))
     assert state.ledger_heads == {2 + partition: head_of(partition, 1008) for partition in range(5)}
     for partition, round_index, kind, receipt in seen:
         if round_index in (4, 5):
             before = {(4, "train"): 3, (4, "measure"): 4, (5, "train"): 1004}[round_index, kind]
             assert receipt.head == head_of(partition, before)
             head = bytes.fromhex(receipt.head)
-            assert is_signed(head, receipt.signature, public=key.public, purpose=Purpose.LEDGER_HEAD)
+            assert is_signed(head, receipt.signature, public=SERVER.public, purpose=Purpose.LEDGER_HEAD)
 
 
 def _break(reply: Message, how: str) -> Message:
@@ -204,7 +209,7 @@ def test_void_round_spends_nothing_on_metrics() -> None:
             raise AssertionError("asked for metrics")
 
     settings = federation(measuring=replace(MEASURING, every=1))
-    state = run_round(LocalGrid(client_app(Failing), clients=5), settings, state=_start())
+    state = run_round(LocalGrid(client_app(Failing), clients=5), settings, state=_start(), signer=SIGNER)
     assert state.records[0].void
     assert state.records[0].reasons == {"E_INTERNAL": 5}
 

@@ -1,7 +1,6 @@
 """The loop with real Flower messages: attackers are set aside, silence makes a void round, the run goes on."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,14 +10,23 @@ from flwr.clientapp import ClientApp
 
 from clients.replies import Answer
 from fedrec.errors import RunError
-from fedrec.signing import Purpose, SigningKey, is_signed
+from fedrec.signing import Purpose, is_signed
 from fedrec.wire import Instruction, Receipt
 from server.admission import NormBounds
-from server.job import countersigner
 from server.rounds import run_round, run_rounds, wait_for_clients
 from server.strategy import ServerState, initial_state
 from simulations.local_grid import LocalGrid
-from tests.tiny_federation import SCHEMA, TinyMerchant, arrays, client_app, distance, federation, head_of
+from tests.tiny_federation import (
+    SCHEMA,
+    SERVER,
+    SIGNER,
+    TinyMerchant,
+    arrays,
+    client_app,
+    distance,
+    federation,
+    head_of,
+)
 
 
 def _start() -> ServerState:
@@ -26,7 +34,7 @@ def _start() -> ServerState:
 
 
 def _run(grid: LocalGrid, **changes: Any) -> ServerState:
-    return run_rounds(grid, federation(**changes), state=_start(), save=lambda state: None)
+    return run_rounds(grid, federation(**changes), state=_start(), signer=SIGNER, save=lambda state: None)
 
 
 def _break(reply: Message, how: str) -> Message:
@@ -93,6 +101,7 @@ def test_attacker_is_set_aside_and_the_run_equals_one_without_it(how: str) -> No
         WithoutTwo(client_app(), clients=5),
         federation(clients=4, clients_per_round=4),
         state=_start(),
+        signer=SIGNER,
         save=lambda state: None,
     )
     np.testing.assert_array_equal(attacked.adapter, honest.adapter)
@@ -104,7 +113,7 @@ def test_attacker_is_set_aside_and_the_run_equals_one_without_it(how: str) -> No
 
 def test_update_is_a_uniform_mean_whatever_the_clients_claim() -> None:
     """By hand: one round, scale starts at 0, so every client's update of it is its target and Adam steps its sign."""
-    state = run_round(LocalGrid(client_app(), clients=5), federation(), state=_start())
+    state = run_round(LocalGrid(client_app(), clients=5), federation(), state=_start(), signer=SIGNER)
     mean = np.mean([1 + partition / 7 for partition in range(5)])
     np.testing.assert_allclose(state.adam.first[-1], 0.1 * mean, rtol=1e-6)
 
@@ -137,14 +146,13 @@ class Receiving(TinyMerchant):
         return super().train_round(instruction)
 
 
-def test_each_client_gets_back_the_end_of_its_own_ledger_under_the_servers_signature(tmp_path: Path) -> None:
-    key = SigningKey.create(tmp_path / "server.key")
+def test_each_client_gets_back_the_end_of_its_own_ledger_under_the_servers_signature() -> None:
     state = run_rounds(
         LocalGrid(client_app(Receiving), clients=5),
         federation(rounds=3),
         state=_start(),
         save=lambda state: None,
-        countersign=countersigner(key),
+        signer=SIGNER,
     )
     assert state.ledger_heads == {2 + partition: head_of(partition, 3) for partition in range(5)}
     for (partition, round_index), receipt in Receiving.seen.items():
@@ -153,7 +161,8 @@ def test_each_client_gets_back_the_end_of_its_own_ledger_under_the_servers_signa
             continue
         assert receipt is not None
         assert receipt.head == head_of(partition, round_index - 1)
-        assert is_signed(bytes.fromhex(receipt.head), receipt.signature, public=key.public, purpose=Purpose.LEDGER_HEAD)
+        head = bytes.fromhex(receipt.head)
+        assert is_signed(head, receipt.signature, public=SERVER.public, purpose=Purpose.LEDGER_HEAD)
     assert len(Receiving.seen) == 15
 
 
@@ -172,6 +181,7 @@ def test_round_in_which_all_fail_is_void_and_the_run_continues() -> None:
         LocalGrid(client_app(Failing), clients=5),
         federation(),
         state=_start(),
+        signer=SIGNER,
         save=lambda state: adapters.update({state.round_index: state.adapter}),
     )
     assert [record.void for record in state.records] == [False, True, True, False, False, False, False, False]
@@ -208,6 +218,7 @@ def test_records_say_who_was_asked_what_it_took_and_what_was_measured() -> None:
         LocalGrid(client_app(), clients=5),
         federation(clients_per_round=3),
         state=_start(),
+        signer=SIGNER,
         save=lambda state: None,
         judge=distance,
         epsilon_after=lambda rounds: rounds / 10,
@@ -225,7 +236,7 @@ def test_records_say_who_was_asked_what_it_took_and_what_was_measured() -> None:
 
 def test_a_round_is_logged_without_reasons_or_arrays(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="server.rounds"):
-        run_round(LocalGrid(client_app(), clients=5), federation(), state=_start())
+        run_round(LocalGrid(client_app(), clients=5), federation(), state=_start(), signer=SIGNER)
     assert "round=1 asked=5 admitted=5 quarantined=0 void=False" in caplog.text
 
 
@@ -250,5 +261,7 @@ def test_clients_may_join_late() -> None:
 
 def test_finished_run_asks_nobody() -> None:
     state = _run(LocalGrid(client_app(), clients=5))
-    again = run_rounds(LocalGrid(client_app(), clients=0), federation(), state=state, save=lambda state: None)
+    again = run_rounds(
+        LocalGrid(client_app(), clients=0), federation(), state=state, signer=SIGNER, save=lambda state: None
+    )
     assert again is state

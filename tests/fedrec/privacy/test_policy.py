@@ -200,6 +200,12 @@ def test_an_unlisted_base_code_or_metric_is_refused(policy):
         policy.check_metrics(["ndcg@10", "hr@10"])
 
 
+def test_another_server_than_the_pinned_one_is_refused(policy):
+    policy.check_server(policy.server_key)
+    with pytest.raises(PrivacyError, match=f"policy server_key: '{'ab' * 32}', allowed '{policy.server_key}'$"):
+        policy.check_server("ab" * 32)
+
+
 def test_empty_lists_allow_nothing(plan):
     closed = generous(plan, allowed_bases=(), allowed_code=(), allowed_metrics=())
     for check in (
