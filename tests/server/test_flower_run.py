@@ -1,0 +1,78 @@
+"""A run of Flower's without its processes: a grid here, a node there, SuperLink and the gateway between them."""
+
+import httpx
+import pytest
+from flwr.proto.control_pb2 import StartRunRequest
+from flwr.supercore.control.control_http_client import ControlHttpClient
+
+from fedrec.certificates import new_key
+from fedrec.errors import RunError
+from server.control import open_control
+from server.flower_run import open_grid
+from server.settings import ServerSettings
+from tests.tiny_gateway import eventually
+from tests.tiny_superlink import Site, message_of, running_site
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    with running_site(tmp_path_factory.mktemp("site")) as running:
+        yield running
+
+
+def is_online(site: Site, *nodes: int) -> bool:
+    with open_control(site.settings.loopback) as control:
+        online = {node.node_id for node in control.nodes() if node.status == "online"}
+    return online >= set(nodes)
+
+
+def test_a_registered_node_behind_the_gateway_answers_the_grid(site):
+    node_id, key = site.enrolled()
+    with site.node(key), open_grid(site.settings) as grid:
+        assert eventually(lambda: node_id in grid.get_node_ids())
+        (reply,) = grid.send_and_receive([message_of(node_id)], timeout=20)
+    assert reply.content["asked"]["word"] == "hello"
+    assert reply.content["said"]["node"] == str(node_id)
+    assert reply.metadata.src_node_id == node_id
+
+
+def test_two_runs_follow_each_other_over_the_same_node(site):
+    node_id, key = site.enrolled()
+    runs = set()
+    with site.node(key):
+        for word in ("first", "second"):
+            with open_grid(site.settings) as grid:
+                assert eventually(lambda grid=grid: node_id in grid.get_node_ids())
+                (reply,) = grid.send_and_receive([message_of(node_id, word)], timeout=20)
+                assert reply.content["asked"]["word"] == word
+                runs.add(grid.run.run_id)
+    assert len(runs) == 2
+
+
+def test_a_key_that_is_not_registered_or_no_longer_never_becomes_a_node(site):
+    node_id, revoked = site.enrolled()
+    known, key = site.enrolled()
+    with open_control(site.settings.loopback) as control:
+        control.unregister(node_id)
+    with site.node(revoked), site.node(new_key()), site.node(key), open_grid(site.settings) as grid:
+        assert eventually(lambda: known in grid.get_node_ids())
+        assert list(grid.get_node_ids()) == [known]
+
+
+def test_the_control_api_is_not_reachable_through_the_gateway(site):
+    roots = site.gateway.authority.read_bytes()
+    address = f"127.0.0.1:{site.gateway.public}"
+    outside = ControlHttpClient.from_server_address(address, False, roots, interceptors=[])
+    with outside, pytest.raises(httpx.HTTPStatusError) as refused:
+        outside.StartRun(StartRunRequest())
+    assert (refused.value.response.status_code, refused.value.response.text) == (403, "not published")
+
+
+def test_a_run_needs_a_server(tmp_path):
+    with (
+        pytest.raises(RunError, match=r"not there; start fedrec server first, with the same server\.toml"),
+        open_grid(ServerSettings(keys=tmp_path, state=tmp_path)),
+    ):
+        pass
