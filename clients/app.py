@@ -16,7 +16,8 @@ from clients.instructions import Desk, check_signed
 from clients.replies import Answer
 from fedrec.errors import ConfigError
 from fedrec.schema import AdapterSchema
-from fedrec.signed import Clock
+from fedrec.signed import Clock, Reply, sign_reply
+from fedrec.signing import SigningKey
 from fedrec.wire import (
     Instruction,
     Refusal,
@@ -46,6 +47,9 @@ class Trainer(Protocol):
 
     @property
     def server_key(self) -> str: ...
+
+    @property
+    def reply_key(self) -> SigningKey | None: ...
 
     @property
     def metrics(self) -> tuple[str, ...]: ...
@@ -110,21 +114,28 @@ def _accepted(message: Message, merchant: Trainer, desk: Desk, *, kind: str) -> 
 
 
 def _train(message: Message, merchant: Trainer, desk: Desk) -> RecordDict:
-    """Check, train, and echo the instruction's header."""
+    """Check, train, echo the instruction's header, sign."""
     instruction = _accepted(message, merchant, desk, kind=MessageType.TRAIN)
     answer = merchant.train_round(instruction)
     if {name: values.shape for name, values in answer.arrays.items()} != dict(merchant.schema):
         raise TypeError("the merchant's update does not have the shapes of its own schema")
-    return update_to_record(Update(*_header(instruction), ledger_head=answer.ledger_head, arrays=answer.arrays))
+    arrays = {spec.name: answer.arrays[spec.name] for spec in merchant.schema}
+    update = Update(*_header(instruction), ledger_head=answer.ledger_head, arrays=arrays)
+    return update_to_record(_signed(update, merchant, desk))
 
 
 def _measure(message: Message, merchant: Trainer, desk: Desk) -> RecordDict:
-    """Check, measure, and echo the instruction's header."""
+    """Check, measure, echo the instruction's header, sign."""
     instruction = _accepted(message, merchant, desk, kind=MessageType.EVALUATE)
     answer = merchant.measure_round(instruction)
     values = {name: float(value) for name, value in answer.arrays.items()}
     measures = Measures(*_header(instruction), ledger_head=answer.ledger_head, values=values)
-    return measures_to_record(measures, names=merchant.metrics)
+    return measures_to_record(_signed(measures, merchant, desk), names=merchant.metrics)
+
+
+def _signed(reply: Reply, merchant: Trainer, desk: Desk) -> Reply:
+    """The reply under the merchant's own key; as it is where there is none, in a simulation."""
+    return sign_reply(reply, sender=desk.node_id, key=merchant.reply_key) if merchant.reply_key else reply
 
 
 def _header(instruction: Instruction) -> tuple[str, int, str, str]:

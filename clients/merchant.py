@@ -24,6 +24,7 @@ from fedrec.privacy.policy import Policy
 from fedrec.privacy.randomness import RandomSource, SecureRandom, SeededRandom
 from fedrec.privacy.selfcheck import verify_person_gradients
 from fedrec.schema import AdapterSchema, Arrays
+from fedrec.signing import SigningKey
 from fedrec.wire import Instruction, Receipt, Refusal, RefusalCode
 from fedrec.workspace import client_histories, ledger_of, policy_of, replies_path
 
@@ -42,6 +43,7 @@ class Merchant:
         ledger: charged before each round and each release of metrics.
         replies: the last replies, so that a repeated instruction gets the same bytes and costs nothing.
         partition: this client's number; seeds the masks of runs that are stamped NOT PRIVATE, nothing else.
+        reply_key: signs its replies; None in a simulation, whose server asks for no signature.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Merchant:
         ledger: Ledger,
         replies: ReplyCache,
         partition: int,
+        reply_key: SigningKey | None = None,
     ) -> None:
         self._agreement = agreement
         self._ranker = ranker
@@ -62,6 +65,7 @@ class Merchant:
         self._ledger = ledger
         self._replies = replies
         self._partition = partition
+        self._reply_key = reply_key
 
     @property
     def schema(self) -> AdapterSchema:
@@ -80,6 +84,11 @@ class Merchant:
     def server_key(self) -> str:
         """The key whose instructions it follows: the policy's own; without privacy, the agreed one."""
         return self._policy.server_key if self._policy else self._agreement.server_key
+
+    @property
+    def reply_key(self) -> SigningKey | None:
+        """What the server knows this client by."""
+        return self._reply_key
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -1,18 +1,22 @@
-"""What the server's signature under an instruction covers: everything that shapes what a client does with it.
+"""What the server's signature under an instruction covers, and a client's under its reply: everything in them.
 
-An instruction that reaches a client is no proof that the server sent it: the transport knows nodes, not authors.
+That a message arrives is no proof of who wrote it: the transport knows nodes, not authors.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
+from flwr.app import MessageType
 
 from fedrec.signing import Purpose, SigningKey, is_signed
-from fedrec.wire import Address, Instruction
+from fedrec.wire import Address, Instruction, Update
+from fedrec.wire_metrics import Measures
 
+Reply = TypeVar("Reply", Update, Measures)
 Clock = Callable[[], float]  # Unix time, s
 
 LIFETIME_S = 3600  # of an instruction, from when it is signed
@@ -38,16 +42,12 @@ def instruction_bytes(instruction: Instruction, address: Address, *, adapter_dig
         address: kind, recipient and expiry.
         adapter_digest: ``arrays_digest`` of the instruction's adapter.
     """
-    covered = {
-        "run_id": instruction.run_id,
-        "round_index": instruction.round_index,
-        "base_digest": instruction.base_digest,
-        "plan_digest": instruction.plan_digest,
+    covered = _round_of(instruction) | {
         "adapter_digest": adapter_digest,
         "receipt_head": instruction.receipt.head if instruction.receipt else "",
         **address._asdict(),
     }
-    return json.dumps(covered, sort_keys=True, separators=(",", ":")).encode()
+    return _canonical(covered)
 
 
 def sign_instruction(
@@ -64,3 +64,40 @@ def is_signed_by(public: str, instruction: Instruction) -> bool:
         return False
     message = instruction_bytes(instruction, instruction.address, adapter_digest=arrays_digest(instruction.adapter))
     return is_signed(message, instruction.signature, public=public, purpose=Purpose.INSTRUCTION)
+
+
+def reply_bytes(reply: Update | Measures, *, sender: int) -> bytes:
+    """Return what a client signs: canonical JSON, equal exactly when everything in it is.
+
+    Nothing in it changes when an instruction is answered again, and Ed25519 draws nothing at random, so a repeated
+    answer is the same to the byte.
+
+    Args:
+        reply: its own signature is not looked at.
+        sender: Flower's number of the client's node.
+    """
+    if isinstance(reply, Update):
+        kind, content = MessageType.TRAIN, arrays_digest(reply.arrays)
+    else:
+        kind, content = MessageType.EVALUATE, hashlib.sha256(_canonical(reply.values)).hexdigest()
+    covered = {"content_digest": content, "kind": kind, "ledger_head": reply.ledger_head, "sender": sender}
+    return _canonical(_round_of(reply) | covered)
+
+
+def sign_reply(reply: Reply, *, sender: int, key: SigningKey) -> Reply:
+    """Return ``reply`` signed by the client that sends it."""
+    return replace(reply, signature=key.sign(reply_bytes(reply, sender=sender), purpose=Purpose.REPLY))
+
+
+def is_reply_signed_by(public: str, reply: Update | Measures, *, sender: int) -> bool:
+    """Whether the owner of ``public`` (hex) signed exactly this reply as that of node ``sender``."""
+    message = reply_bytes(reply, sender=sender)
+    return is_signed(message, reply.signature, public=public, purpose=Purpose.REPLY)
+
+
+def _round_of(message: Instruction | Update | Measures) -> dict[str, object]:
+    return {name: getattr(message, name) for name in ("run_id", "round_index", "base_digest", "plan_digest")}
+
+
+def _canonical(values: Mapping[str, object]) -> bytes:
+    return json.dumps(dict(values), sort_keys=True, separators=(",", ":")).encode()

@@ -22,6 +22,7 @@ class Purpose(StrEnum):
     PRIVACY_REPORT = "fedrec privacy report 1"
     LEDGER_HEAD = "fedrec ledger head 1"
     INSTRUCTION = "fedrec instruction 1"
+    REPLY = "fedrec reply 1"
 
 
 class SigningKey:

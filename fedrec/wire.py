@@ -1,6 +1,6 @@
 """What crosses between server and clients: with ``wire_arrays`` and ``wire_metrics`` all that knows Flower's records.
 
-Each message is two records, ``header`` (who, which round, which base and plan, which end of the ledger; down, signed)
+Each message is two records, ``header`` (who, which round, which base and plan, which end of the ledger, a signature)
 and ``adapter`` (down) or ``update`` (up): named float32 arrays of a schema that both sides know. Whatever differs in
 one byte of structure is refused.
 A client that cannot answer sends one of six codes and nothing else: Flower would forward an exception's text.
@@ -18,14 +18,15 @@ from fedrec.errors import FedrecError, PrivacyError, WireError
 from fedrec.schema import AdapterSchema, Arrays
 from fedrec.wire_arrays import array_record, read_arrays
 
-VERSION = 3
+VERSION = 4
 HEADER = "header"
 ADAPTER = "adapter"
 UPDATE = "update"
 HEADER_KEYS = ("version", "run_id", "round_index", "base_digest", "plan_digest")
 ADDRESS_KEYS = ("kind", "recipient", "expires_at")
 INSTRUCTION_KEYS = (*HEADER_KEYS, *ADDRESS_KEYS, "receipt_head", "receipt_signature", "signature")
-UPDATE_KEYS = (*HEADER_KEYS, "ledger_head")
+REPLY_ENDS = ("ledger_head", "signature")
+REPLY_KEYS = (*HEADER_KEYS, *REPLY_ENDS)
 KINDS = (MessageType.TRAIN, MessageType.EVALUATE)
 ERROR_CODE = 2  # Flower's CLIENT_APP_RAISED_EXCEPTION: the number says no more than that
 
@@ -106,6 +107,7 @@ class Update:
         run_id, round_index, base_digest, plan_digest: the header it answers to.
         ledger_head: keyed hash of the ledger's entry for this round, 64 hex digits; tells nothing without the key.
         arrays: noised descent direction by array name, float32.
+        signature: the client's over all of this, see ``fedrec.signed``; 128 hex digits, or none in a simulation.
     """
 
     run_id: str
@@ -114,6 +116,7 @@ class Update:
     plan_digest: str
     ledger_head: str
     arrays: Arrays
+    signature: str = ""
 
 
 def instruction_to_record(instruction: Instruction, *, encoded: ArrayRecord | None = None) -> RecordDict:
@@ -128,7 +131,7 @@ def instruction_to_record(instruction: Instruction, *, encoded: ArrayRecord | No
 
 def update_to_record(update: Update) -> RecordDict:
     """Pack ``update``; raises ``WireError`` when a field is out of range or an array not finite."""
-    header = header_record(update, {"ledger_head": checked_digest(update.ledger_head, "ledger_head")})
+    header = header_record(update, dict(zip(REPLY_ENDS, checked_ends(vars(update)), strict=True)))
     return RecordDict({HEADER: header, UPDATE: array_record(update.arrays)})
 
 
@@ -151,9 +154,9 @@ def instruction_from_record(record: RecordDict, *, schema: AdapterSchema) -> Ins
 
 def update_from_record(record: RecordDict, *, schema: AdapterSchema) -> Update:
     """Unpack what a client sent; raises ``WireError`` exactly as ``instruction_from_record`` does."""
-    header, arrays = open_message(record, UPDATE, UPDATE_KEYS, kind=ArrayRecord)
-    ledger_head = checked_digest(header["ledger_head"], "ledger_head")
-    return Update(*checked_header(header), ledger_head=ledger_head, arrays=read_arrays(arrays, schema))
+    header, arrays = open_message(record, UPDATE, REPLY_KEYS, kind=ArrayRecord)
+    head, signature = checked_ends(header)
+    return Update(*checked_header(header), ledger_head=head, arrays=read_arrays(arrays, schema), signature=signature)
 
 
 def refusal_code(error: BaseException) -> RefusalCode:
@@ -208,6 +211,14 @@ def checked_digest(value: object, name: str) -> str:
     if not isinstance(value, str) or not _DIGEST.fullmatch(value):
         raise WireError(f"header {name}: expected 64 lower-case hex digits")
     return value
+
+
+def checked_ends(values: Mapping[str, object]) -> tuple[str, str]:
+    """Return the ledger's end and the signature of a reply; whether the signature holds is for the server to say."""
+    signature = values["signature"]
+    if signature != "":
+        _checked_signature(signature, "signature")
+    return checked_digest(values["ledger_head"], "ledger_head"), cast(str, signature)
 
 
 def _checked_receipt(head: object, signature: object) -> Receipt | None:

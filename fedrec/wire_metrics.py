@@ -13,8 +13,9 @@ from flwr.app import MetricRecord, RecordDict
 from fedrec.errors import WireError
 from fedrec.wire import (
     HEADER,
-    UPDATE_KEYS,
-    checked_digest,
+    REPLY_ENDS,
+    REPLY_KEYS,
+    checked_ends,
     checked_header,
     header_record,
     open_message,
@@ -32,6 +33,7 @@ class Measures:
         run_id, round_index, base_digest, plan_digest: the header it answers to.
         ledger_head: keyed hash of the ledger's entry for this release, 64 hex digits; tells nothing without the key.
         values: noised metrics by name.
+        signature: as of ``fedrec.wire.Update``.
     """
 
     run_id: str
@@ -40,6 +42,7 @@ class Measures:
     plan_digest: str
     ledger_head: str
     values: Mapping[str, float]
+    signature: str = ""
 
 
 def measures_to_record(measures: Measures, *, names: Sequence[str]) -> RecordDict:
@@ -48,7 +51,7 @@ def measures_to_record(measures: Measures, *, names: Sequence[str]) -> RecordDic
     Raises:
         WireError: a field out of range, other names than ``names``, or a number that is not finite.
     """
-    header = header_record(measures, {"ledger_head": checked_digest(measures.ledger_head, "ledger_head")})
+    header = header_record(measures, dict(zip(REPLY_ENDS, checked_ends(vars(measures)), strict=True)))
     return RecordDict({HEADER: header, METRICS: MetricRecord({**_checked(measures.values, names)})})
 
 
@@ -61,9 +64,9 @@ def measures_from_record(record: RecordDict, *, names: Sequence[str]) -> Measure
     Raises:
         WireError: anything but the exact keys and types, and finite numbers.
     """
-    header, metrics = open_message(record, METRICS, UPDATE_KEYS, kind=MetricRecord)
-    ledger_head = checked_digest(header["ledger_head"], "ledger_head")
-    return Measures(*checked_header(header), ledger_head=ledger_head, values=_checked(metrics, names))
+    header, metrics = open_message(record, METRICS, REPLY_KEYS, kind=MetricRecord)
+    head, signature = checked_ends(header)
+    return Measures(*checked_header(header), ledger_head=head, values=_checked(metrics, names), signature=signature)
 
 
 def _checked(values: Mapping[str, object], names: Sequence[str]) -> dict[str, float]:

@@ -10,9 +10,11 @@ from flwr.app import Message, RecordDict
 
 from fedrec.errors import ConfigError, WireError
 from fedrec.schema import AdapterSchema, Arrays
+from fedrec.signed import is_reply_signed_by
 from fedrec.wire import Instruction, Update, refusal_from_error, update_from_record
 from fedrec.wire_arrays import NotFiniteError
 from fedrec.wire_metrics import Measures
+from server.roster import Members
 
 Answer = TypeVar("Answer", Update, Measures)
 
@@ -96,7 +98,7 @@ def norm_bounds(plan: PlanNumbers, parameters: int) -> NormBounds:
 def admit(
     message: Message,
     *,
-    asked: Collection[int],
+    asked: Members,
     seen: Collection[int],
     instruction: Instruction,
     schema: AdapterSchema,
@@ -106,7 +108,7 @@ def admit(
 
     Args:
         message: the reply, whatever it holds.
-        asked: nodes asked in this round.
+        asked: nodes asked in this round, and under which key each must sign.
         seen: nodes whose reply was judged already in this round.
         instruction: what they were asked; its header must come back unchanged.
         schema: names and shapes of the shared arrays.
@@ -135,12 +137,12 @@ def admit(
 def opened(
     message: Message,
     *,
-    asked: Collection[int],
+    asked: Members,
     seen: Collection[int],
     instruction: Instruction,
     read: Callable[[RecordDict], Answer],
 ) -> Answer | Quarantined:
-    """Return what ``read`` finds in a reply that was asked for, came once and echoes the instruction's header."""
+    """Return what ``read`` finds in a reply that was asked for, came once, echoes the instruction and is signed."""
     sender = message.metadata.src_node_id
     if sender not in asked:
         return Quarantined("not-asked")
@@ -160,4 +162,7 @@ def opened(
     echo = (answer.run_id, answer.round_index, answer.base_digest, answer.plan_digest)
     if echo != (instruction.run_id, instruction.round_index, instruction.base_digest, instruction.plan_digest):
         return Quarantined("other-round")
+    member = asked[sender]
+    if member is not None and not is_reply_signed_by(member.reply_key, answer, sender=sender):
+        return Quarantined("not-signed")
     return answer

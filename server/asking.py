@@ -1,7 +1,7 @@
 """Send one instruction to some clients and sum the replies that count, each with the same weight."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from fedrec.signed import arrays_digest
 from fedrec.wire import Instruction, instruction_to_record, payload_bytes
 from fedrec.wire_arrays import array_record
 from server.admission import Admitted, Quarantined
+from server.roster import Members
 from server.signer import Signer
 
 Verdict = Callable[[Message, Collection[int]], Admitted | Quarantined]
@@ -35,13 +36,13 @@ class Cohort(NamedTuple):
 
     Attributes:
         grid: Flower's way to the clients.
-        asked: their nodes.
+        asked: their nodes, in order, and under which key each must sign.
         signer: signs what each client is asked, and the newest end of its ledger, which goes back to it.
         timeout_s: how long to wait for replies; None waits for all.
     """
 
     grid: Grid
-    asked: Sequence[int]
+    asked: Members
     signer: Signer
     timeout_s: float | None
 

@@ -17,6 +17,7 @@ from fedrec.signing import SigningKey
 from server.admission import norm_bounds
 from server.checkpoint import load_latest, save_checkpoint
 from server.measures import Measuring
+from server.roster import Roster
 from server.rounds import EpsilonAfter, Judge, measure, run_rounds
 from server.signer import Signer
 from server.strategy import Federation, RoundRecord, ServerState, initial_state
@@ -39,6 +40,7 @@ class Job:
         judge: measures an adapter on the public panel; without one the last round is published.
         epsilon_after: epsilon spent by a client that was asked in this many rounds; None without privacy.
         timeout_s: how long to wait for replies in a round; None waits for all.
+        roster: who may take part, and under which keys; None, in a simulation, asks all and checks no signature.
     """
 
     federation: Federation
@@ -48,6 +50,7 @@ class Job:
     judge: Judge | None = None
     epsilon_after: EpsilonAfter | None = None
     timeout_s: float | None = None
+    roster: Roster | None = None
 
 
 def run_job(grid: Grid, job: Job, *, on_round: OnRound | None = None) -> ServerState:
@@ -82,6 +85,7 @@ def run_job(grid: Grid, job: Job, *, on_round: OnRound | None = None) -> ServerS
         judge=job.judge,
         epsilon_after=job.epsilon_after,
         timeout_s=job.timeout_s,
+        roster=job.roster,
     )
     about = {"run_id": job.federation.run_id, "round": str(state.best_round), "base": job.federation.base_digest}
     write_arrays(job.folder.adapter, unflatten(state.best, job.federation.schema), metadata=about)

@@ -17,6 +17,7 @@ from fedrec.wire import Instruction
 from fedrec.wire_metrics import measures_from_record
 from server.admission import CROWD, TAIL, Admitted, Quarantined, opened
 from server.asking import Tally
+from server.roster import Members
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Measuring:
 def admit_measures(
     message: Message,
     *,
-    asked: Collection[int],
+    asked: Members,
     seen: Collection[int],
     instruction: Instruction,
     measuring: Measuring,
@@ -59,7 +60,7 @@ def admit_measures(
 
     Args:
         message: the reply, whatever it holds.
-        asked: nodes that were asked.
+        asked: nodes that were asked, and under which key each must sign.
         seen: nodes whose reply was judged already.
         instruction: what they were asked; its header must come back unchanged.
         measuring: what was agreed on.

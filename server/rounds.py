@@ -15,6 +15,7 @@ from fedrec.wire import Instruction
 from server.admission import Admitted, Quarantined, admit
 from server.asking import Cohort, Tally, ask
 from server.measures import Measuring, admit_measures, mean_measures, set_aside
+from server.roster import Roster, eligible
 from server.signer import Signer
 from server.strategy import (
     Federation,
@@ -44,6 +45,7 @@ def run_rounds(
     epsilon_after: EpsilonAfter | None = None,
     timeout_s: float | None = None,
     join_timeout_s: float = 300.0,
+    roster: Roster | None = None,
 ) -> ServerState:
     """Run every round that ``state`` has not finished yet.
 
@@ -57,6 +59,7 @@ def run_rounds(
         epsilon_after: epsilon that a client asked in each of this many rounds has spent; None without privacy.
         timeout_s: how long to wait for replies in a round; None waits for all.
         join_timeout_s: how long to wait for the expected clients to join.
+        roster: who may take part; its clients alone are asked, and must sign. None asks all who are there.
 
     Returns:
         The state after the last round.
@@ -75,6 +78,7 @@ def run_rounds(
             judge=judge,
             epsilon_after=epsilon_after,
             timeout_s=timeout_s,
+            roster=roster,
         )
         save(state)
     return state
@@ -89,11 +93,13 @@ def run_round(
     judge: Judge | None = None,
     epsilon_after: EpsilonAfter | None = None,
     timeout_s: float | None = None,
+    roster: Roster | None = None,
 ) -> ServerState:
     """Run the round after ``state``; with fewer admitted replies than the quorum it is void and only counted."""
     started = time.perf_counter()
     round_index = state.round_index + 1
-    asked = choose_clients(list(grid.get_node_ids()), federation, round_index=round_index)
+    members = eligible(grid.get_node_ids(), roster)
+    asked = {node: members[node] for node in choose_clients(list(members), federation, round_index=round_index)}
     cohort = Cohort(grid, asked, signer, timeout_s)
     tally = _train(cohort, federation, state=state)
     void = tally.admitted < federation.quorum
@@ -141,12 +147,11 @@ def wait_for_clients(grid: Grid, expected: int, *, timeout_s: float, poll_s: flo
 def _train(cohort: Cohort, federation: Federation, *, state: ServerState) -> Tally:
     """Ask for updates of the current adapter."""
     instruction = _instruction(federation, state.adapter, round_index=state.round_index + 1)
-    asked = frozenset(cohort.asked)
 
     def verdict(message: Message, seen: Collection[int]) -> Admitted | Quarantined:
         return admit(
             message,
-            asked=asked,
+            asked=cohort.asked,
             seen=seen,
             instruction=instruction,
             schema=federation.schema,
@@ -166,10 +171,9 @@ def _train(cohort: Cohort, federation: Federation, *, state: ServerState) -> Tal
 def _measure(cohort: Cohort, federation: Federation, measuring: Measuring, *, state: ServerState) -> Tally:
     """Ask for noised metrics of the adapter that would be published after the round that ``state`` has finished."""
     instruction = _instruction(federation, published(state, federation), round_index=state.round_index)
-    asked = frozenset(cohort.asked)
 
     def verdict(message: Message, seen: Collection[int]) -> Admitted | Quarantined:
-        return admit_measures(message, asked=asked, seen=seen, instruction=instruction, measuring=measuring)
+        return admit_measures(message, asked=cohort.asked, seen=seen, instruction=instruction, measuring=measuring)
 
     return ask(
         cohort,

@@ -80,6 +80,7 @@ class TinyMerchant:
     base_digest = BASE
     plan_digest = PLAN
     server_key = SERVER.public
+    reply_key: SigningKey | None = None
     metrics = ("ndcg@10", "hr@10")
 
     def __init__(self, partition: int) -> None:
@@ -99,6 +100,11 @@ class TinyMerchant:
             name: np.float32(self.partition * share) for name, share in zip(self.metrics, (0.1, 0.2), strict=True)
         }
         return Answer(values, head_of(self.partition, 1000 + instruction.round_index))
+
+
+def reply_key(number: int) -> SigningKey:
+    """The signing key of one of 256 clients, the same in every process."""
+    return SigningKey(Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32))
 
 
 def client_app(merchant_of: Callable[[int], Any] = TinyMerchant) -> ClientApp:

@@ -26,8 +26,8 @@ from fedrec.wire import (
 from tests.tiny_federation import BASE, HEAD, PLAN, SCHEMA, arrays, instruction, signed, update
 
 NAMES = [spec.name for spec in SCHEMA]
-COMMON = {"version": 3, "run_id": "run-1", "round_index": 3, "base_digest": BASE, "plan_digest": PLAN}
-HEADER = COMMON | {"ledger_head": HEAD}
+COMMON = {"version": 4, "run_id": "run-1", "round_index": 3, "base_digest": BASE, "plan_digest": PLAN}
+HEADER = COMMON | {"ledger_head": HEAD, "signature": ""}
 ADDRESS = Address("train", 5, 1_800_000_000)
 ASKED = (
     COMMON
@@ -99,8 +99,11 @@ def test_both_messages_come_back_as_they_went() -> None:
         ("plan_digest", [PLAN], "header plan_digest: expected 64 lower-case hex digits"),
         ("ledger_head", "", "header ledger_head: expected 64 lower-case hex digits"),
         ("ledger_head", 12, "header ledger_head: expected 64 lower-case hex digits"),
-        ("version", 2, "header version: expected 3; use the same fedrec on both sides"),
-        ("version", True, "header version: expected 3; use the same fedrec on both sides"),
+        ("signature", "d" * 127, "header signature: expected 128 lower-case hex digits"),
+        ("signature", "D" * 128, "header signature: expected 128 lower-case hex digits"),
+        ("signature", 0, "header signature: expected 128 lower-case hex digits"),
+        ("version", 2, "header version: expected 4; use the same fedrec on both sides"),
+        ("version", True, "header version: expected 4; use the same fedrec on both sides"),
     ],
 )
 def test_header_field_of_another_type_or_range_is_refused(key: str, value: Any, said: str) -> None:

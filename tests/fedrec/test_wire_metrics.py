@@ -20,12 +20,13 @@ from tests.tiny_federation import BASE, HEAD, PLAN
 NAMES = ("ndcg@10", "hr@10")
 VALUES = {"ndcg@10": 0.25, "hr@10": -0.5}
 HEADER = {
-    "version": 3,
+    "version": 4,
     "run_id": "run-1",
     "round_index": 3,
     "base_digest": BASE,
     "plan_digest": PLAN,
     "ledger_head": HEAD,
+    "signature": "",
 }
 
 
@@ -102,11 +103,12 @@ def test_a_metric_that_is_not_finite_is_neither_sent_nor_read(value: float) -> N
         ({"metrics": ConfigRecord({"ndcg@10": 0.1})}, "expected header to hold settings and metrics to hold metrics"),
         ({"metrics": ArrayRecord({"a": Array(np.zeros(1))})}, "expected header to hold settings and metrics to hold"),
         ({"header": ConfigRecord(HEADER | {"people": 80})}, "header: expected exactly the fields version, run_id"),
-        ({"header": ConfigRecord(HEADER | {"version": 1})}, "header version: expected 3"),
+        ({"header": ConfigRecord(HEADER | {"version": 1})}, "header version: expected 4"),
         ({"header": ConfigRecord(HEADER | {"run_id": "a b"})}, "header run_id: expected 1 to 128"),
         ({"header": ConfigRecord(HEADER | {"round_index": True})}, "header round_index: expected a whole number"),
         ({"header": ConfigRecord(HEADER | {"plan_digest": "b"})}, "header plan_digest: expected 64 lower-case"),
         ({"header": ConfigRecord(HEADER | {"ledger_head": ""})}, "header ledger_head: expected 64 lower-case"),
+        ({"header": ConfigRecord(HEADER | {"signature": "d"})}, "header signature: expected 128 lower-case"),
     ],
 )
 def test_any_other_structure_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -114,7 +116,7 @@ def test_any_other_structure_is_refused(changes: dict[str, Any], message: str) -
         measures_from_record(_record(**changes), names=NAMES)
 
 
-@pytest.mark.parametrize("changes", [{"run_id": "a b"}, {"round_index": 0}, {"ledger_head": "x"}])
+@pytest.mark.parametrize("changes", [{"run_id": "a b"}, {"round_index": 0}, {"ledger_head": "x"}, {"signature": "x"}])
 def test_header_out_of_range_is_not_sent(changes: dict[str, Any]) -> None:
     with pytest.raises(WireError, match=f"header {next(iter(changes))}: expected"):
         measures_to_record(measures(**changes), names=NAMES)

@@ -18,7 +18,7 @@ from tests.tiny_federation import SCHEMA, arrays, instruction, message_to, reply
 
 def _verdict(message: Message, **changes: Any) -> Admitted | Quarantined:
     settings: dict[str, Any] = {
-        "asked": {5, 6},
+        "asked": {5: None, 6: None},
         "seen": set(),
         "instruction": instruction(),
         "schema": SCHEMA,

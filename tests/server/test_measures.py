@@ -220,7 +220,7 @@ def test_record_comes_back_from_its_line_with_the_measures() -> None:
 
 
 def _verdict(message: Message, measuring: Measuring = MEASURING, **changes: Any) -> Admitted | Quarantined:
-    settings: dict[str, Any] = {"asked": {5, 6}, "seen": set(), "instruction": instruction()}
+    settings: dict[str, Any] = {"asked": {5: None, 6: None}, "seen": set(), "instruction": instruction()}
     return admit_measures(message, **(settings | changes), measuring=measuring)
 
 
@@ -239,7 +239,7 @@ def test_proper_reply_is_admitted_with_its_sender_numbers_and_head() -> None:
 
 
 def test_sender_must_have_been_asked_and_counts_once() -> None:
-    assert _verdict(_reply(), asked={6}) == Quarantined("not-asked")
+    assert _verdict(_reply(), asked={6: None}) == Quarantined("not-asked")
     assert _verdict(_reply(), seen={5}) == Quarantined("twice")
 
 
