@@ -141,15 +141,30 @@ class RunFolder:
         Raises:
             RunError: a line is not JSON; names it.
         """
-        if not self.events.exists():
-            return []
-        lines = self.events.read_text(encoding="utf-8").splitlines()
-        return [_parse(line, self.events, number) for number, line in enumerate(lines, start=1)]
+        return read_events(self.path)
 
 
 def server_key_path(run: Path) -> Path:
     """Return where the key lies with which the server of a run signs; its public half is what clients pin."""
     return run / "keys" / "server.key"
+
+
+def read_events(run: Path, *, growing: bool = False) -> list[dict[str, Any]]:
+    """All lines of a run's ``events.jsonl``, none when there is no such file.
+
+    Args:
+        run: its folder.
+        growing: the run may be going on: leave out a last line that is only half there.
+
+    Raises:
+        RunError: a line is not JSON; names it.
+    """
+    path = run / EVENTS
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    lines = (text[: text.rfind("\n") + 1] if growing else text).splitlines()
+    return [_parse(line, path, number) for number, line in enumerate(lines, start=1)]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -24,6 +24,7 @@ from fedrec.workspace import copy_workspace, make_keys, open_budgets, policy_of
 from server.app import build_app
 from server.job import Job, job_of_run
 from server.strategy import RoundRecord, ServerState
+from server.telling import round_text
 from simulations.compare import Results, measure_rows
 from simulations.engines import run_local, run_ray
 from simulations.prepare import MANIFEST, People, prepare, read_people
@@ -74,7 +75,7 @@ def federate(config: Config, job: Job, agreement: Agreement, progress: Progress,
     with progress.stage(title, total=rounds) as stage:
 
         def on_round(record: RoundRecord) -> None:
-            stage.move_to(record.round_index, text=_round_text(record, agreement))
+            stage.move_to(record.round_index, text=round_text(record, agreement.plan))
 
         server_app = build_app(lambda _: job, on_round=on_round, on_finish=finished.append)
         run_config = {"workspace": str(job.folder.path.resolve())}
@@ -174,15 +175,3 @@ def _write_results(
     context = report_context(config, folder.path, people, agreement, state, results)
     build_report(summary, folder.read_events(), context, folder=folder.path)
     return summary
-
-
-def _round_text(record: RoundRecord, agreement: Agreement) -> str:
-    """What a person sees beside the bar: public facts of the last round."""
-    parts = [f"{record.admitted}/{record.asked} clients"]
-    if (quality := record.measures.get("panel_ndcg@10")) is not None:
-        parts.append(f"panel NDCG@10 {quality:.4f}")
-    if agreement.plan.private and record.epsilon_spent is not None:
-        parts.append(f"epsilon {record.epsilon_spent:.2f} of {agreement.plan.epsilon:g}")
-    if not agreement.plan.private:
-        parts.append("NOT PRIVATE")
-    return ", ".join(parts)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from fedrec import runfolder
 from fedrec.errors import RunError
-from fedrec.runfolder import RunFolder, write_arrays, write_bytes, write_json, write_text
+from fedrec.runfolder import RunFolder, read_events, write_arrays, write_bytes, write_json, write_text
 
 
 def test_new_folder_has_a_place_for_everything(tmp_path: Path) -> None:
@@ -176,3 +176,9 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monke
         write_bytes(path, b"new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_line_that_is_being_written_is_left_out_when_the_run_goes_on(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run") as folder:
+        folder.events.write_text('{"round": 1}\n{"rou')
+        assert read_events(folder.path, growing=True) == [{"round": 1}]
