@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -29,9 +29,10 @@ from fedrec.keyfiles import (
     TLS_CSR,
     TLS_KEY,
     read_certificate,
-    read_file,
     read_key,
+    read_node_public,
     read_request,
+    read_signing_public,
 )
 from fedrec.signing import SigningKey
 
@@ -170,12 +171,7 @@ def _private(path: Path, _: object) -> KeyFile:
 
 
 def _node_public(path: Path, _: object) -> KeyFile:
-    try:
-        public = serialization.load_ssh_public_key(read_file(path))
-    except (ValueError, UnsupportedAlgorithm):
-        public = None
-    if not isinstance(public, ec.EllipticCurvePublicKey):
-        raise ConfigError(f"{path}: expected an ECDSA public key in OpenSSH form")
+    public = read_node_public(path)
     return KeyFile(path.name, "node key, public: for the operator", _ssh_fingerprint(public), public)
 
 
@@ -190,9 +186,7 @@ def _signing(path: Path, _: object) -> KeyFile:
 
 
 def _signing_public(path: Path, _: object) -> KeyFile:
-    text = read_file(path).decode("ascii", errors="replace").strip()
-    if len(text) != 64 or set(text) - set("0123456789abcdef"):
-        raise ConfigError(f"{path}: expected a public key, 64 hex digits")
+    text = read_signing_public(path)
     whose = "what clients pin as server_key" if path.name == SERVER_PUB else "for the operator"
     return KeyFile(path.name, f"signing key, public: {whose}", text, text)
 

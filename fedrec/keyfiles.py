@@ -161,6 +161,33 @@ def read_request(path: Path) -> x509.CertificateSigningRequest:
         raise ConfigError(f"{path}: expected a certificate request (PEM)") from None
 
 
+def read_node_public(path: Path) -> ec.EllipticCurvePublicKey:
+    """The public half of a node's key.
+
+    Raises:
+        ConfigError: missing, unreadable, or not such a key on NIST P-384.
+    """
+    try:
+        public: object = serialization.load_ssh_public_key(read_file(path))
+    except _MALFORMED:
+        public = None
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP384R1):
+        raise ConfigError(f"{path}: expected an ECDSA public key on NIST P-384 in OpenSSH form")
+    return public
+
+
+def read_signing_public(path: Path) -> str:
+    """The public half of a signing key, 64 hex digits.
+
+    Raises:
+        ConfigError: missing, unreadable or malformed.
+    """
+    text = read_file(path).decode("ascii", errors="replace").strip()
+    if len(text) != 64 or set(text) - set("0123456789abcdef"):
+        raise ConfigError(f"{path}: expected a public key, 64 hex digits")
+    return text
+
+
 def read_file(path: Path) -> bytes:
     """A small file.
 

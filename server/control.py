@@ -9,7 +9,13 @@ from typing import TypeVar
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest, UnregisterNodeRequest
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    UnregisterNodeRequest,
+)
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
@@ -84,6 +90,7 @@ class Control:
 
     def start_run(self) -> int:
         """Start a run, whose task then waits to be taken; return Flower's number for it."""
+        self._call(self._client.ListRuns, ListRunsRequest(), "to list runs")  # drops what ended runs left behind
         request = StartRunRequest()
         request.fab.content = _app()
         run_id = self._call(self._client.StartRun, request, "to start a run").run_id

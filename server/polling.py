@@ -38,12 +38,11 @@ def replies_to(
         wait(poll_s)
 
 
-class PollingGrid(Grid):
-    """Passes everything on to another grid, but waits for replies with ``replies_to``."""
+class PassingGrid(Grid):
+    """Passes everything on to another grid; for those that change one thing."""
 
-    def __init__(self, grid: Grid, *, poll_s: float = POLL_S) -> None:
+    def __init__(self, grid: Grid) -> None:
         self._grid = grid
-        self._poll_s = poll_s
 
     def set_run(self, run: Run) -> None:
         """Take part in ``run``."""
@@ -71,6 +70,18 @@ class PollingGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Fetch the replies that are there."""
         return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Send messages and wait for the replies."""
+        return self._grid.send_and_receive(messages, timeout=timeout)
+
+
+class PollingGrid(PassingGrid):
+    """Waits for replies with ``replies_to``."""
+
+    def __init__(self, grid: Grid, *, poll_s: float = POLL_S) -> None:
+        super().__init__(grid)
+        self._poll_s = poll_s
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Send messages and yield each reply soon after it arrives, until all are here or ``timeout`` seconds pass."""

@@ -93,8 +93,6 @@ class RuntimeGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send messages; "" stands for one that SuperLink did not take."""
-        self._asked.clear()  # a reply to an earlier push that was not fetched by now is late
-        self._announced.clear()
         messages = list(messages)
         if not messages:
             return []
@@ -137,7 +135,11 @@ class RuntimeGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Send messages and yield each reply soon after it arrives, until all are here or ``timeout`` seconds pass."""
-        return replies_to(self, messages, timeout_s=timeout, poll_s=POLL_S, wait=self._over.wait)
+        try:
+            yield from replies_to(self, messages, timeout_s=timeout, poll_s=POLL_S, wait=self._over.wait)
+        finally:  # what comes later is late
+            self._asked.clear()
+            self._announced.clear()
 
     def _reply(self, announced: "_Announced", asked: Metadata) -> Message | None:
         """The reply; None while a part of it is missing; an error when it cannot be had."""

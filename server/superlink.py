@@ -6,12 +6,14 @@ run's task waits until somebody who knows the secret takes it, which is ``server
 
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -25,7 +27,7 @@ from server.loopback import HOST, Loopback
 log = logging.getLogger(__name__)
 
 START_S = 60.0  # it imports for seconds; a busy machine takes longer
-STOP_S = 3.0
+STOP_S = 1.5
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
 CALM_S = 60.0  # one that lived this long was well: the delays begin anew
@@ -33,6 +35,7 @@ LOG_BYTES = 5 * 2**20  # of superlink.log and of the one before it
 
 _CHILD = Path(__file__).with_name("superlink_child.py")
 _LOOK_S = 0.05
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class SuperLink:
@@ -47,6 +50,7 @@ class SuperLink:
         self._loopback, self._on_start = loopback, on_start
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
+        self._logger: threading.Thread | None = None
         self._watcher = threading.Thread(target=self._watch, name="superlink", daemon=True)
 
     def __enter__(self) -> "SuperLink":
@@ -88,6 +92,7 @@ class SuperLink:
             status = self._process.wait() if self._process else None
             if self._stopping.is_set():
                 return
+            self._end()
             if time.monotonic() - born > CALM_S:
                 waits = _delays()
             wait_s = next(waits)
@@ -97,7 +102,8 @@ class SuperLink:
             born = time.monotonic()
             if self._start():
                 log.info("superlink=up pid=%d seconds=%.1f", self.pid, time.monotonic() - born)
-                self._on_start()
+                with suppress(RunError):  # it may have died meanwhile, which the next turn sees
+                    self._on_start()
 
     def _start(self) -> bool:
         """Start it; say whether it answers in time. One that does not is ended."""
@@ -112,7 +118,8 @@ class SuperLink:
             start_new_session=True,  # a Ctrl-C is for us, and we end it
         )
         assert process.stdout is not None  # noqa: S101  # asked for above
-        threading.Thread(target=_keep_log, args=(process.stdout, self._loopback.log), daemon=True).start()
+        self._logger = threading.Thread(target=_keep_log, args=(process.stdout, self._loopback.log), daemon=True)
+        self._logger.start()
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and process.poll() is None and not self._stopping.is_set():
             if self._loopback.is_up():
@@ -122,7 +129,7 @@ class SuperLink:
         return False
 
     def _end(self) -> None:
-        """End it, and wait until it is gone."""
+        """End it unless it has ended, and wait until it is gone."""
         process = self._process
         if process is None:
             return
@@ -132,8 +139,9 @@ class SuperLink:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        if process.stdin:
+        if process.stdin and self._logger:
             process.stdin.close()
+            self._logger.join(STOP_S)  # its last words are written
 
 
 def _command(loopback: Loopback) -> list[str]:
@@ -152,13 +160,19 @@ def _environment(loopback: Loopback) -> dict[str, str]:
 
 
 def _check_free(port: int) -> None:
-    try:
-        socket.create_server((HOST, port)).close()
-    except OSError as error:
-        raise ConfigError(
-            f"superlink_port={port}: cannot listen there: {error.strerror}; "
-            "is another fedrec server running? if not, choose another port"
-        ) from None
+    """Wait a moment for the port: a SuperLink whose parent was killed needs one to notice and leave."""
+    end = time.monotonic() + STOP_S + 1
+    while True:
+        try:
+            socket.create_server((HOST, port)).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise ConfigError(
+                    f"superlink_port={port}: cannot listen there: {os.strerror(error.errno or 0)}; "
+                    "is another fedrec server running? if not, choose another port"
+                ) from None
+        time.sleep(_LOOK_S)
 
 
 def _keep_log(said: IO[bytes], path: Path) -> None:
@@ -166,7 +180,8 @@ def _keep_log(said: IO[bytes], path: Path) -> None:
     handler = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
     with said:
         for line in said:
-            handler.emit(logging.makeLogRecord({"msg": line.decode("utf-8", "replace").rstrip("\n")}))
+            text = _COLOUR.sub("", line.decode("utf-8", "replace").rstrip("\n"))
+            handler.emit(logging.makeLogRecord({"msg": text}))
     handler.close()
 
 

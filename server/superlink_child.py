@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-_GRACE_S = 3.0
+_GRACE_S = 1.5
 
 
 def follow_parent() -> None:

@@ -134,7 +134,7 @@ def test_tls_files_of_a_client_go_with_their_key(mine):
         ("server", "tls.crt", "a certificate (PEM)"),
         ("server", "server.pub", "a public key, 64 hex digits"),
         ("client", "tls.csr", "a certificate request (PEM)"),
-        ("client", "node.pub", "an ECDSA public key in OpenSSH form"),
+        ("client", "node.pub", "an ECDSA public key on NIST P-384 in OpenSSH form"),
         ("client", "node.key", "a private key on NIST P-384 without a password"),
     ],
 )
