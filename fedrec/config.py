@@ -172,13 +172,28 @@ class FederationConfig(_Section):
     """Rounds and the server's optimizer."""
 
     rounds: Count = Field(30, description="rounds of the federation")
-    clients_per_round: Count | None = Field(None, description="clients asked each round; all when absent")
+    clients_per_round: Count | None = Field(None, description="replies that complete a round; all clients when absent")
+    over_selection: Annotated[float, Field(ge=1, le=3)] = Field(
+        1.0, description="how many times clients_per_round are asked, and charged, so that some may be late"
+    )
+    deadline_s: Positive | None = Field(
+        None, description="seconds to wait for replies in a round, between machines; until all are in when absent"
+    )
+    aggregation: Literal["mean", "trimmed-mean"] = Field(
+        "mean", description="mean | trimmed-mean: without the largest and smallest share of each number"
+    )
+    trim: Annotated[float, Field(ge=0.1, lt=0.5)] = Field(
+        0.1, description="share of the replies that a trimmed mean cuts at each end, rounded up"
+    )
+    weights: Literal["uniform", "registered"] = Field(
+        "uniform", description="uniform | registered: by the public weights that clients were enrolled with"
+    )
     local_steps: Count = Field(1, description="private steps a client takes in a round")
     local_learning_rate: Positive = Field(1.0, description="step size between the local steps of one round")
     server_learning_rate: Positive = Field(1.5e-2, description="Adam step size on the mean update")
     warmup_rounds: Annotated[int, Field(ge=0)] = Field(3, description="rounds over which the step size grows")
     ema: Fraction = Field(0.9, description="decay of the averaged adapter that is published")
-    min_replies: Rate = Field(0.5, description="share of asked clients that must answer, or the round is void")
+    min_replies: Rate = Field(0.5, description="share of clients_per_round that must count, or the round is void")
     engine: Literal["local", "ray"] = Field(
         "local", description="local: in this process; ray: Flower's simulation runtime"
     )

@@ -6,6 +6,7 @@
     ├── RunError          (2)   a run folder, a checkpoint or an engine
     ├── WireError         (2)   a message that does not match the agreed schema
     └── PrivacyError      (3)   a refusal: going on would break or overspend the guarantee
+        └── BudgetSpentError    too few clients have budget left to go on
 
 Anything else that escapes is a bug and keeps its traceback.
 """
@@ -37,3 +38,7 @@ class PrivacyError(FedrecError):
     """Going on would break, overspend or misstate the privacy guarantee, so we stop."""
 
     exit_code = 3
+
+
+class BudgetSpentError(PrivacyError):
+    """So many clients have spent their budget that no further round can count; what was reached is published."""

@@ -23,6 +23,7 @@ class Purpose(StrEnum):
     LEDGER_HEAD = "fedrec ledger head 1"
     INSTRUCTION = "fedrec instruction 1"
     REPLY = "fedrec reply 1"
+    CHECKPOINT = "fedrec checkpoint 1"
 
 
 class SigningKey:

@@ -1,18 +1,18 @@
-"""Send one instruction to some clients and sum the replies that count, each with the same weight."""
+"""Send one instruction to some clients and take in the replies that count, until there are enough."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
-import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedrec.schema import AdapterSchema, flatten, parameters_of
+from fedrec.schema import AdapterSchema, flatten
 from fedrec.signed import arrays_digest
-from fedrec.wire import Instruction, instruction_to_record, payload_bytes
+from fedrec.wire import Instruction, RefusalCode, instruction_to_record, payload_bytes
 from fedrec.wire_arrays import array_record
 from server.admission import Admitted, Quarantined
+from server.averaging import Sum
 from server.roster import Members
 from server.signer import Signer
 
@@ -21,14 +21,15 @@ Verdict = Callable[[Message, Collection[int]], Admitted | Quarantined]
 
 
 class Tally:
-    """The running sum of the replies to one instruction; one reply at a time is in memory."""
+    """What the replies to one instruction came to, so far."""
 
-    def __init__(self, width: int) -> None:
-        self.total = np.zeros(width)
+    def __init__(self, total: Sum) -> None:
+        self.total = total
         self.admitted = 0
         self.bytes_up = 0
         self.reasons: Counter[str] = Counter()
         self.ledger_heads: dict[int, str] = {}
+        self.spent: set[int] = set()
 
 
 class Cohort(NamedTuple):
@@ -39,12 +40,14 @@ class Cohort(NamedTuple):
         asked: their nodes, in order, and under which key each must sign.
         signer: signs what each client is asked, and the newest end of its ledger, which goes back to it.
         timeout_s: how long to wait for replies; None waits for all.
+        wanted: admitted replies after which nobody else is waited for.
     """
 
     grid: Grid
     asked: Members
     signer: Signer
     timeout_s: float | None
+    wanted: int
 
 
 def ask(
@@ -54,9 +57,10 @@ def ask(
     message_type: str,
     verdict: Verdict,
     schema: AdapterSchema,
+    total: Sum,
     ledger_heads: Mapping[int, str],
 ) -> Tally:
-    """Send ``instruction`` to a cohort and sum what is admitted.
+    """Send ``instruction`` to a cohort and sum what is admitted, until as many as are wanted are.
 
     Args:
         cohort: whom.
@@ -64,25 +68,30 @@ def ask(
         message_type: Flower's word for what to do with it.
         verdict: judges one reply.
         schema: of the arrays in an admitted reply.
+        total: an empty sum of such arrays, flat.
         ledger_heads: by node, the newest end of its ledger that the server has seen.
     """
-    tally = Tally(parameters_of(schema))
-    expected, seen = frozenset(cohort.asked), set[int]()
+    tally, seen = Tally(total), set[int]()
     messages = _messages(cohort, instruction, message_type=message_type, ledger_heads=ledger_heads)
     for message in cohort.grid.send_and_receive(messages, timeout=cohort.timeout_s):
-        judged = verdict(message, seen)
-        if message.metadata.src_node_id in expected:
-            seen.add(message.metadata.src_node_id)
+        judged, sender = verdict(message, seen), message.metadata.src_node_id
+        if sender in cohort.asked:
+            seen.add(sender)
         if message.has_content():
             tally.bytes_up += payload_bytes(message.content)
         if isinstance(judged, Admitted):
-            tally.total += flatten(judged.arrays, schema)
+            member = cohort.asked[sender]
+            tally.total.add(flatten(judged.arrays, schema), weight=member.weight if member else 1.0)
             tally.admitted += 1
-            tally.ledger_heads[judged.sender] = judged.ledger_head
+            tally.ledger_heads[sender] = judged.ledger_head
+            if tally.admitted == cohort.wanted and len(seen) < len(cohort.asked):
+                break
         else:
             tally.reasons[judged.reason] += 1
-    if len(seen) < len(expected):
-        tally.reasons["no-reply"] = len(expected) - len(seen)
+            if judged.reason == RefusalCode.BUDGET:
+                tally.spent.add(sender)
+    if missing := len(cohort.asked) - len(seen):
+        tally.reasons["no-reply" if tally.admitted < cohort.wanted else "not-waited-for"] = missing
     return tally
 
 

@@ -1,7 +1,7 @@
 """Where a run stands, on disk after every round, whole or not at all.
 
 A checkpoint is ``round-00007.safetensors`` (the vectors) and ``round-00007.json`` (everything else, the vectors'
-sha256 and its own). The JSON is written last: without it there is no checkpoint.
+sha256 and the server's signature). The JSON is written last: without it there is no checkpoint.
 """
 
 import hashlib
@@ -17,21 +17,23 @@ from safetensors.numpy import load, save
 from fedrec.errors import RunError
 from fedrec.runfolder import write_bytes, write_text
 from server.optimizer import AdamState, AverageState
+from server.signer import Signer
 from server.strategy import Federation, RoundRecord, ServerState
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 KEPT = 3  # the latest, in case the newest is damaged; the best round is kept besides
 
 
-def save_checkpoint(folder: Path, state: ServerState, *, federation: Federation) -> None:
+def save_checkpoint(folder: Path, state: ServerState, *, federation: Federation, signer: Signer) -> None:
     """Write ``state`` durably, then drop all but the last three checkpoints and the best round's.
 
     Args:
         folder: ``checkpoints/`` of a run.
         state: after a finished round, or round 0.
         federation: public constants; a resumed run must share them all.
+        signer: a resumed run must have the same key.
 
     Raises:
         RunError: the disk refuses.
@@ -49,22 +51,25 @@ def save_checkpoint(folder: Path, state: ServerState, *, federation: Federation)
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         "records": [record.to_dict() for record in state.records],
         "ledger_heads": {str(node): head for node, head in state.ledger_heads.items()},
+        "spent": sorted(state.spent),
     }
-    manifest["manifest_sha256"] = _digest(manifest)
+    manifest["signature"] = signer.seal(_canonical(manifest))
     stem = _stem(state.round_index)
     write_bytes(folder / f"{stem}.safetensors", tensors)
     write_text(folder / f"{stem}.json", json.dumps(manifest, indent=1))
     _prune(folder, best_round=state.best_round)
 
 
-def load_latest(folder: Path, *, federation: Federation) -> ServerState | None:
-    """Read the newest checkpoint that is intact.
+def load_latest(folder: Path, *, federation: Federation, signer: Signer) -> ServerState | None:
+    """Read the newest checkpoint that is intact and this server's own.
 
-    A damaged one is passed over with a warning: the rounds after the one before it are run again.
+    Any other is passed over with a warning: the rounds after the one before it are run again, and clients repeat
+    the answers that they gave.
 
     Args:
         folder: ``checkpoints/`` of a run.
         federation: public constants now.
+        signer: with the key that signed it.
 
     Returns:
         The state, or None when no checkpoint was ever written.
@@ -75,8 +80,8 @@ def load_latest(folder: Path, *, federation: Federation) -> ServerState | None:
     manifests = sorted(folder.glob("round-*.json"), reverse=True)
     for path in manifests:
         try:
-            manifest, vectors = _read(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            manifest, vectors = _read(path, signer)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             log.warning("checkpoint=%s damaged=%s", path, error)
             continue
         if manifest["federation_sha256"] != federation.digest():
@@ -110,26 +115,28 @@ def _state(manifest: dict[str, Any], vectors: dict[str, np.ndarray]) -> ServerSt
         best=vectors["best"],
         records=tuple(RoundRecord.from_dict(line) for line in manifest["records"]),
         ledger_heads={int(node): head for node, head in manifest["ledger_heads"].items()},
+        spent=frozenset(manifest["spent"]),
     )
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read(path: Path, signer: Signer) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Both halves of one checkpoint; raises ``ValueError`` or ``KeyError`` when a bit is not as written."""
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    recorded = manifest.pop("manifest_sha256") if isinstance(manifest, dict) else ""
-    if recorded != _digest(manifest):
-        raise ValueError("the manifest does not match its own digest")
+    signature = manifest.pop("signature") if isinstance(manifest, dict) else ""
+    if not signer.has_sealed(_canonical(manifest), signature):
+        raise ValueError("the manifest does not carry this server's signature")
     if manifest["format"] != FORMAT:
         raise ValueError(f"format {manifest['format']}, expected {FORMAT}")
+    if path.stem != _stem(manifest["round"]):
+        raise ValueError(f"the manifest is that of round {manifest['round']}")
     tensors = path.with_suffix(".safetensors").read_bytes()
     if hashlib.sha256(tensors).hexdigest() != manifest["tensors_sha256"]:
         raise ValueError("the vectors do not match the manifest's digest")
     return manifest, load(tensors)
 
 
-def _digest(manifest: dict[str, Any]) -> str:
-    """Sha256 of a manifest in canonical JSON."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def _canonical(manifest: dict[str, Any]) -> bytes:
+    return json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _stem(round_index: int) -> str:

@@ -1,7 +1,7 @@
 """One run of the server, from its start or its newest checkpoint to the published adapter."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,16 +9,18 @@ from flwr.app import Context
 from flwr.serverapp import Grid
 
 from fedrec.config import Config, load_config
-from fedrec.errors import ConfigError, RunError
+from fedrec.errors import BudgetSpentError, ConfigError, RunError
 from fedrec.privacy.measures import metric_noise_std
 from fedrec.runfolder import RunFolder, server_key_path, write_arrays
 from fedrec.schema import AdapterSchema, Arrays, flatten, parameters_of, unflatten
 from fedrec.signing import SigningKey
 from server.admission import norm_bounds
+from server.averaging import Averaging
 from server.checkpoint import load_latest, save_checkpoint
+from server.heads import add_heads, read_heads
 from server.measures import Measuring
-from server.roster import Roster
-from server.rounds import EpsilonAfter, Judge, measure, run_rounds
+from server.roster import JOIN_TIMEOUT_S, Roster
+from server.rounds import EpsilonAfter, Judge, Save, measure, run_rounds
 from server.signer import Signer
 from server.strategy import Federation, RoundRecord, ServerState, initial_state
 
@@ -40,7 +42,13 @@ class Job:
         judge: measures an adapter on the public panel; without one the last round is published.
         epsilon_after: epsilon spent by a client that was asked in this many rounds; None without privacy.
         timeout_s: how long to wait for replies in a round; None waits for all.
+        join_timeout_s: how long to wait, before each round, for enough clients to be there.
         roster: who may take part, and under which keys; None, in a simulation, asks all and checks no signature.
+        heads: file of the newest ledger ends that this server has seen in any run; None, in a simulation, where
+            nodes change their numbers from run to run, remembers them within the run alone.
+
+    Raises:
+        ConfigError: the updates are to be weighted, and there is no roster that says how.
     """
 
     federation: Federation
@@ -50,59 +58,92 @@ class Job:
     judge: Judge | None = None
     epsilon_after: EpsilonAfter | None = None
     timeout_s: float | None = None
+    join_timeout_s: float = JOIN_TIMEOUT_S
     roster: Roster | None = None
+    heads: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.federation.averaging.weighted and self.roster is None:
+            raise ConfigError(
+                "weights=registered: clients of a simulation are enrolled nowhere; set federation.weights to uniform"
+            )
 
 
-def run_job(grid: Grid, job: Job, *, on_round: OnRound | None = None) -> ServerState:
+def run_job(grid: Grid, job: Job, *, on_round: OnRound | None = None, until_round: int | None = None) -> ServerState:
     """Run the rounds that are left, each once, and publish the best adapter as ``adapter.safetensors``.
 
     Args:
         grid: Flower's way to the clients.
         job: what to run and where.
         on_round: told of each round after it is on disk.
+        until_round: leave the rounds after this one for another time; None for none.
 
     Returns:
-        The state after the last round.
+        The state after the last round that was run.
 
     Raises:
         RunError: the folder's checkpoints are damaged or another run's, the disk is full, or clients are missing.
+        BudgetSpentError: too few clients have budget left; what was reached is published.
     """
+    state = _start(job)
+    job.folder.rewrite_events(record.to_dict() for record in state.records)
+    try:
+        state = run_rounds(
+            grid,
+            job.federation,
+            state=state,
+            signer=job.signer,
+            save=_saving(job, state, on_round),
+            judge=job.judge,
+            epsilon_after=job.epsilon_after,
+            timeout_s=job.timeout_s,
+            join_timeout_s=job.join_timeout_s,
+            roster=job.roster,
+            until_round=until_round,
+        )
+    except BudgetSpentError:
+        _publish(job, _start(job))
+        raise
+    _publish(job, state)
+    return state
+
+
+def _saving(job: Job, start: ServerState, on_round: OnRound | None) -> Save:
+    """What makes a round durable, in this order: ledger ends, checkpoint, line. A crash in between repeats the round.
+
+    Only ends that are new go into the file of all runs: another run may have newer ones of the other clients.
+    """
+    known = dict(start.ledger_heads)
 
     def save(state: ServerState) -> None:
-        save_checkpoint(job.folder.checkpoints, state, federation=job.federation)
+        if job.heads:
+            add_heads(job.heads, dict(state.ledger_heads.items() - known.items()))
+            known.update(state.ledger_heads)
+        save_checkpoint(job.folder.checkpoints, state, federation=job.federation, signer=job.signer)
         job.folder.append_event(state.records[-1].to_dict())
         if on_round:
             on_round(state.records[-1])
 
-    state = _start(job)
-    job.folder.rewrite_events(record.to_dict() for record in state.records)
-    state = run_rounds(
-        grid,
-        job.federation,
-        state=state,
-        signer=job.signer,
-        save=save,
-        judge=job.judge,
-        epsilon_after=job.epsilon_after,
-        timeout_s=job.timeout_s,
-        roster=job.roster,
-    )
+    return save
+
+
+def _publish(job: Job, state: ServerState) -> None:
     about = {"run_id": job.federation.run_id, "round": str(state.best_round), "base": job.federation.base_digest}
     write_arrays(job.folder.adapter, unflatten(state.best, job.federation.schema), metadata=about)
-    return state
 
 
-def job_of_run(folder: RunFolder, config: Config) -> Job:
+def job_of_run(folder: RunFolder, config: Config, *, roster: Roster | None = None, heads: Path | None = None) -> Job:
     """Put together the job of a prepared run folder: its agreement, its base, its panel.
 
     Args:
         folder: open, with ``agreement.json`` and ``base/``.
         config: the run's settings.
+        roster, heads: as of ``Job``.
 
     Raises:
         RunError: the folder is not prepared, or damaged, or its server's key is not the agreed one.
         PrivacyError: the agreed plan's noise does not give its epsilon.
-        ConfigError: more clients a round than there are.
+        ConfigError: more clients a round than there are, or settings of the mean that do not go together.
     """
     # torch comes with these: only where an adapter is built and measured
     from fedrec.agreement import agreed_ranker, read_agreement
@@ -110,15 +151,30 @@ def job_of_run(folder: RunFolder, config: Config) -> Job:
     from server.panel import load_judge
 
     agreement = read_agreement(folder.path)
-    plan, settings, clients = agreement.plan, config.federation, config.partition.clients
-    ranker = agreed_ranker(agreement, folder.path)
-    schema: AdapterSchema = schema_of(ranker)
-    federation = Federation(
+    plan, ranker = agreement.plan, agreed_ranker(agreement, folder.path)
+    return Job(
+        federation=_federation(agreement, config, schema_of(ranker)),
+        initial=adapter_arrays(ranker),
+        folder=folder,
+        signer=_signer(folder.path, agreement),
+        judge=load_judge(folder.path, agreement),
+        epsilon_after=lambda rounds: plan.epsilon_after(
+            rounds * plan.local_steps, metric_releases=agreement.metric_releases_by(rounds)
+        ),
+        timeout_s=config.federation.deadline_s,
+        roster=roster,
+        heads=heads,
+    )
+
+
+def _federation(agreement: "Agreement", config: Config, schema: AdapterSchema) -> Federation:
+    settings, clients = config.federation, config.partition.clients
+    return Federation(
         run_id=agreement.run_id,
         base_digest=agreement.base_digest,
-        plan_digest=plan.digest(),
+        plan_digest=agreement.plan.digest(),
         schema=schema,
-        bounds=norm_bounds(plan, parameters_of(schema)),
+        bounds=norm_bounds(agreement.plan, parameters_of(schema)),
         clients=clients,
         clients_per_round=settings.clients_per_round or clients,
         rounds=settings.rounds,
@@ -128,16 +184,11 @@ def job_of_run(folder: RunFolder, config: Config) -> Job:
         ema=settings.ema,
         seed=agreement.seed,
         measuring=_measuring(agreement),
-    )
-    return Job(
-        federation=federation,
-        initial=adapter_arrays(ranker),
-        folder=folder,
-        signer=_signer(folder.path, agreement),
-        judge=load_judge(folder.path, agreement),
-        epsilon_after=lambda rounds: plan.epsilon_after(
-            rounds * plan.local_steps, metric_releases=agreement.metric_releases_by(rounds)
+        averaging=Averaging(
+            trim=settings.trim if settings.aggregation == "trimmed-mean" else None,
+            weighted=settings.weights == "registered",
         ),
+        over_selection=settings.over_selection,
     )
 
 
@@ -176,11 +227,11 @@ def job_from_workspace(context: Context) -> Job:
 
 
 def _start(job: Job) -> ServerState:
-    """The newest intact checkpoint, or round 0, measured and saved."""
-    federation = job.federation
-    state = load_latest(job.folder.checkpoints, federation=federation)
+    """The newest intact checkpoint, or round 0, measured and saved; ledgers end where this server saw them end last."""
+    federation, folder = job.federation, job.folder.checkpoints
+    state = load_latest(folder, federation=federation, signer=job.signer)
     if state is None:
         base = flatten(job.initial, federation.schema)
         state = initial_state(job.initial, federation.schema, measures=measure(job.judge, base, federation))
-        save_checkpoint(job.folder.checkpoints, state, federation=federation)
-    return state
+        save_checkpoint(folder, state, federation=federation, signer=job.signer)
+    return replace(state, ledger_heads={**state.ledger_heads, **(read_heads(job.heads) if job.heads else {})})

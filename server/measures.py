@@ -91,7 +91,7 @@ def mean_measures(tally: Tally, measuring: Measuring) -> dict[str, float]:
     """
     if not tally.admitted:
         return {}
-    means = (tally.total / tally.admitted).tolist()
+    means = tally.total.mean().tolist()
     return {f"private_{name}": value for name, value in zip(measuring.names, means, strict=True)} | {
         "private_noise_std": measuring.noise_std / math.sqrt(tally.admitted),
         "private_replies": float(tally.admitted),

@@ -1,7 +1,17 @@
-"""Who may take part, and under which key. The operator decides it; the transport only says who is connected."""
+"""Who may take part, and under which key, and who of them is there.
 
+The operator decides the first; the transport only says who is connected.
+"""
+
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+
+from flwr.serverapp import Grid
+
+from fedrec.errors import RunError
+
+JOIN_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -30,3 +40,22 @@ def eligible(online: Iterable[int], roster: Roster | None) -> Members:
         return dict.fromkeys(online)
     enrolled = roster()
     return {node: enrolled[node] for node in online if node in enrolled}
+
+
+def wait_for_clients(
+    grid: Grid, needed: int, *, roster: Roster | None = None, timeout_s: float, poll_s: float = 0.1
+) -> Members:
+    """Return who is there, once they are ``needed`` clients that may take part.
+
+    Raises:
+        RunError: they are fewer after ``timeout_s`` seconds.
+    """
+    deadline = time.monotonic() + timeout_s
+    while len(there := eligible(grid.get_node_ids(), roster)) < needed:
+        if time.monotonic() >= deadline:
+            raise RunError(
+                f"{len(there)} of {needed} clients joined within {timeout_s:g} s; start the missing clients, "
+                "then go on with --resume"
+            )
+        time.sleep(poll_s)
+    return there

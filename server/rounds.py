@@ -9,13 +9,14 @@ import numpy as np
 from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
-from fedrec.errors import RunError
-from fedrec.schema import Arrays, unflatten
+from fedrec.errors import BudgetSpentError
+from fedrec.schema import Arrays, parameters_of, unflatten
 from fedrec.wire import Instruction
 from server.admission import Admitted, Quarantined, admit
 from server.asking import Cohort, Tally, ask
+from server.averaging import RunningMean
 from server.measures import Measuring, admit_measures, mean_measures, set_aside
-from server.roster import Roster, eligible
+from server.roster import JOIN_TIMEOUT_S, Members, Roster, eligible, wait_for_clients
 from server.signer import Signer
 from server.strategy import (
     Federation,
@@ -44,8 +45,9 @@ def run_rounds(
     judge: Judge | None = None,
     epsilon_after: EpsilonAfter | None = None,
     timeout_s: float | None = None,
-    join_timeout_s: float = 300.0,
+    join_timeout_s: float = JOIN_TIMEOUT_S,
     roster: Roster | None = None,
+    until_round: int | None = None,
 ) -> ServerState:
     """Run every round that ``state`` has not finished yet.
 
@@ -58,18 +60,21 @@ def run_rounds(
         judge: measures an adapter on the public panel; ``panel_loss`` picks the best round. None keeps the last.
         epsilon_after: epsilon that a client asked in each of this many rounds has spent; None without privacy.
         timeout_s: how long to wait for replies in a round; None waits for all.
-        join_timeout_s: how long to wait for the expected clients to join.
+        join_timeout_s: how long to wait, before each round, for enough clients to be there.
         roster: who may take part; its clients alone are asked, and must sign. None asks all who are there.
+        until_round: stop after this round; None for the last one of the run.
 
     Returns:
-        The state after the last round.
+        The state after the last round that was run.
 
     Raises:
-        RunError: the expected clients did not join.
+        RunError: too few clients are there.
+        BudgetSpentError: too few have budget left.
     """
-    if state.round_index < federation.rounds:
-        wait_for_clients(grid, federation.clients, timeout_s=join_timeout_s)
-    while state.round_index < federation.rounds:
+    last = federation.rounds if until_round is None else min(federation.rounds, until_round)
+    needed = federation.quorum if roster else federation.clients  # everyone joins a simulation before it begins
+    while state.round_index < last:
+        members = wait_for_clients(grid, needed, roster=roster, timeout_s=join_timeout_s)
         state = run_round(
             grid,
             federation,
@@ -78,9 +83,12 @@ def run_rounds(
             judge=judge,
             epsilon_after=epsilon_after,
             timeout_s=timeout_s,
-            roster=roster,
+            members=members,
         )
         save(state)
+        if state.records[-1].void:
+            check_budgets(state, federation, clients=roster().keys() if roster else members.keys())
+        needed = federation.quorum
     return state
 
 
@@ -93,24 +101,27 @@ def run_round(
     judge: Judge | None = None,
     epsilon_after: EpsilonAfter | None = None,
     timeout_s: float | None = None,
-    roster: Roster | None = None,
+    members: Members | None = None,
 ) -> ServerState:
-    """Run the round after ``state``; with fewer admitted replies than the quorum it is void and only counted."""
+    """Run the round after ``state`` with some of ``members``, of all who are there when None.
+
+    With fewer admitted replies than the quorum it is void and only counted.
+    """
     started = time.perf_counter()
     round_index = state.round_index + 1
-    members = eligible(grid.get_node_ids(), roster)
+    members = eligible(grid.get_node_ids(), None) if members is None else members
     asked = {node: members[node] for node in choose_clients(list(members), federation, round_index=round_index)}
-    cohort = Cohort(grid, asked, signer, timeout_s)
+    cohort = Cohort(grid, asked, signer, timeout_s, federation.clients_per_round)
     tally = _train(cohort, federation, state=state)
     void = tally.admitted < federation.quorum
-    state = _with_heads(move(state, None if void else tally.total / tally.admitted, federation), tally)
+    state = _with_answers(move(state, None if void else tally.total.mean(), federation), tally)
     measures = measure(judge, published(state, federation), federation)
     reasons, bytes_up = tally.reasons, tally.bytes_up
     if not void:
         state = keep_best(state, federation, measures=measures)
     if not void and federation.measuring and federation.measuring.is_due(round_index):
         released = _measure(cohort, federation, federation.measuring, state=state)
-        state = _with_heads(state, released)
+        state = replace(state, ledger_heads={**state.ledger_heads, **released.ledger_heads})
         measures |= mean_measures(released, federation.measuring)
         reasons, bytes_up = reasons + set_aside(released), bytes_up + released.bytes_up
     record = RoundRecord(
@@ -129,19 +140,29 @@ def run_round(
     return replace(state, records=(*state.records, record))
 
 
+def check_budgets(state: ServerState, federation: Federation, *, clients: Collection[int]) -> None:
+    """Stop a run in which no later round can count; asking would cost nothing, and bring nothing.
+
+    Args:
+        state: after a void round.
+        clients: all who may be asked, there or not.
+
+    Raises:
+        BudgetSpentError: of all clients too few have budget left for a quorum, and rounds are left.
+    """
+    spent = len(state.spent.intersection(clients))
+    if len(clients) - spent < federation.quorum and state.round_index < federation.rounds:
+        raise BudgetSpentError(
+            f"{spent} of {len(clients)} clients have no budget left for a round, and a round needs "
+            f"{federation.quorum}: stopped after round {state.round_index} of {federation.rounds}; the adapter of "
+            f"round {state.best_round} is published"
+        )
+
+
 def measure(judge: Judge | None, adapter: np.ndarray, federation: Federation) -> dict[str, float]:
     """Public measures of an adapter, (P,); none without a judge."""
     found = judge(unflatten(adapter, federation.schema)) if judge else {}
     return {name: float(value) for name, value in found.items()}
-
-
-def wait_for_clients(grid: Grid, expected: int, *, timeout_s: float, poll_s: float = 0.1) -> None:
-    """Return once ``expected`` clients have joined; raise ``RunError`` when they do not in time."""
-    deadline = time.monotonic() + timeout_s
-    while (joined := len(list(grid.get_node_ids()))) < expected:
-        if time.monotonic() >= deadline:
-            raise RunError(f"{joined} of {expected} clients joined within {timeout_s:g} s; start the missing clients")
-        time.sleep(poll_s)
 
 
 def _train(cohort: Cohort, federation: Federation, *, state: ServerState) -> Tally:
@@ -164,6 +185,7 @@ def _train(cohort: Cohort, federation: Federation, *, state: ServerState) -> Tal
         message_type=MessageType.TRAIN,
         verdict=verdict,
         schema=federation.schema,
+        total=federation.averaging.start(parameters_of(federation.schema)),
         ledger_heads=state.ledger_heads,
     )
 
@@ -181,6 +203,7 @@ def _measure(cohort: Cohort, federation: Federation, measuring: Measuring, *, st
         message_type=MessageType.EVALUATE,
         verdict=verdict,
         schema=measuring.schema,
+        total=RunningMean(len(measuring.names)),
         ledger_heads=state.ledger_heads,
     )
 
@@ -195,8 +218,10 @@ def _instruction(federation: Federation, adapter: np.ndarray, *, round_index: in
     )
 
 
-def _with_heads(state: ServerState, tally: Tally) -> ServerState:
-    return replace(state, ledger_heads={**state.ledger_heads, **tally.ledger_heads})
+def _with_answers(state: ServerState, tally: Tally) -> ServerState:
+    """Remember where ledgers end and who has no budget left, until they answer otherwise."""
+    heads = {**state.ledger_heads, **tally.ledger_heads}
+    return replace(state, ledger_heads=heads, spent=(state.spent | tally.spent) - tally.ledger_heads.keys())
 
 
 def _log(record: RoundRecord) -> None:

@@ -4,13 +4,13 @@ import time
 from dataclasses import dataclass, replace
 
 from fedrec.signed import LIFETIME_S, Clock, sign_instruction
-from fedrec.signing import Purpose, SigningKey
+from fedrec.signing import Purpose, SigningKey, is_signed
 from fedrec.wire import Address, Instruction, Receipt
 
 
 @dataclass(frozen=True, eq=False)
 class Signer:
-    """Signs what goes to clients.
+    """Signs what goes to clients, and the checkpoints that this server goes on from.
 
     Attributes:
         key: its public half is what clients pin.
@@ -23,6 +23,14 @@ class Signer:
     def receipt(self, head: str) -> Receipt:
         """Sign the newest end of a client's ledger that the server has seen."""
         return Receipt(head, self.key.sign(bytes.fromhex(head), purpose=Purpose.LEDGER_HEAD))
+
+    def seal(self, manifest: bytes) -> str:
+        """Sign a checkpoint's manifest."""
+        return self.key.sign(manifest, purpose=Purpose.CHECKPOINT)
+
+    def has_sealed(self, manifest: bytes, signature: str) -> bool:
+        """Whether this server signed exactly this manifest."""
+        return is_signed(manifest, signature, public=self.key.public, purpose=Purpose.CHECKPOINT)
 
     def addressed(
         self, instruction: Instruction, *, kind: str, recipient: int, head: str | None, adapter_digest: str

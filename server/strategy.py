@@ -16,6 +16,7 @@ import numpy as np
 from fedrec.errors import ConfigError
 from fedrec.schema import AdapterSchema, Arrays, flatten
 from server.admission import NormBounds
+from server.averaging import Averaging
 from server.measures import Measuring
 from server.optimizer import AdamState, AverageState, Ema, ServerAdam, learning_rate_at
 
@@ -33,15 +34,17 @@ class Federation:
         schema: names and shapes of the shared arrays.
         bounds: range of an honest update's norm.
         clients: clients expected to join, >= 1.
-        clients_per_round: clients asked each round, 1 to ``clients``.
+        clients_per_round: replies that make a round complete, 1 to ``clients``.
         rounds: >= 1.
-        min_replies: share of the asked that must be admitted, in (0, 1].
+        min_replies: share of ``clients_per_round`` that must be admitted, in (0, 1].
         learning_rate: peak of the server's step size, > 0.
         warmup_rounds: >= 0.
         ema: decay of the published average, in [0, 1).
         seed: picks which clients are asked, nothing else.
         optimizer: Adam's constants.
         measuring: what clients measure on their own people, and when; None for nothing.
+        averaging: how updates become one.
+        over_selection: how many times ``clients_per_round`` are asked, so that a few may be late, >= 1.
     """
 
     run_id: str
@@ -59,12 +62,19 @@ class Federation:
     seed: int
     optimizer: ServerAdam = field(default_factory=ServerAdam)
     measuring: Measuring | None = None
+    averaging: Averaging = field(default_factory=Averaging)
+    over_selection: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.clients_per_round <= self.clients:
             raise ConfigError(
                 f"clients_per_round={self.clients_per_round}: expected 1 to {self.clients}; "
                 "set federation.clients_per_round"
+            )
+        if self.averaging.trim is not None and self.quorum < 3:
+            raise ConfigError(
+                f"a trimmed mean of {self.quorum} replies trims nothing: expected a quorum of 3 or more; raise "
+                "federation.min_replies or clients_per_round, or set federation.aggregation to mean"
             )
 
     def digest(self) -> str:
@@ -74,7 +84,12 @@ class Federation:
     @property
     def quorum(self) -> int:
         """Fewest admitted replies that make a round count."""
-        return math.ceil(self.min_replies * self.clients_per_round)
+        return _share(self.min_replies, self.clients_per_round)
+
+    @property
+    def asked_per_round(self) -> int:
+        """How many are asked, and charged, in a round, as long as there are so many."""
+        return min(self.clients, _share(self.over_selection, self.clients_per_round))
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,8 @@ class ServerState:
     """Everything a run needs to go on after ``round_index`` finished rounds. Vectors are (P,) float64.
 
     ``best`` is the published adapter of ``best_round``, the round with the lowest loss on the public panel;
-    round 0, the base, takes part. ``ledger_heads`` is, by node, the newest end of its ledger that it has shown.
+    round 0, the base, takes part. ``ledger_heads`` is, by node, the newest end of its ledger that it has shown;
+    ``spent`` holds the nodes that answered last that their budget does not cover a round.
     """
 
     round_index: int
@@ -129,6 +145,7 @@ class ServerState:
     best: np.ndarray
     records: tuple[RoundRecord, ...] = ()
     ledger_heads: Mapping[int, str] = field(default_factory=dict)
+    spent: frozenset[int] = frozenset()
 
 
 def initial_state(initial: Arrays, schema: AdapterSchema, *, measures: Mapping[str, float]) -> ServerState:
@@ -148,18 +165,22 @@ def initial_state(initial: Arrays, schema: AdapterSchema, *, measures: Mapping[s
 def choose_clients(node_ids: Sequence[int], federation: Federation, *, round_index: int) -> list[int]:
     """Pick who is asked in a round: a uniform draw that depends on the seed and the round alone, so resume repeats it.
 
-    Who is asked is public and claims no privacy; the noise never comes from this seed.
+    Who is asked is public and claims no privacy; the noise never comes from this seed. When more are asked than are
+    waited for, they come in the order of the draw: a simulation asks one after the other, and nobody is always last.
     """
     ordered = sorted(node_ids)
-    if len(ordered) <= federation.clients_per_round:
+    if federation.asked_per_round > federation.clients_per_round:
+        draw = np.random.default_rng([federation.seed, round_index])
+        return [ordered[index] for index in draw.permutation(len(ordered))[: federation.asked_per_round]]
+    if len(ordered) <= federation.asked_per_round:
         return ordered
     draw = np.random.default_rng([federation.seed, round_index])
-    chosen = draw.choice(len(ordered), size=federation.clients_per_round, replace=False)
+    chosen = draw.choice(len(ordered), size=federation.asked_per_round, replace=False)
     return [ordered[index] for index in np.sort(chosen)]
 
 
 def move(state: ServerState, mean_update: np.ndarray | None, federation: Federation) -> ServerState:
-    """Apply one round's uniform mean, (P,) float64; None is a void round, which changes nothing but the count."""
+    """Apply one round's mean update, (P,) float64; None is a void round, which changes nothing but the count."""
     round_index = state.round_index + 1
     if mean_update is None:
         return replace(state, round_index=round_index)
@@ -192,6 +213,11 @@ def keep_best(state: ServerState, federation: Federation, *, measures: Mapping[s
     if judged and not loss < state.best_loss:
         return state
     return replace(state, best_round=state.round_index, best_loss=loss, best=published(state, federation))
+
+
+def _share(rate: float, count: int) -> int:
+    """The next whole number; 1.1 times 10 is 11, though not in floating point."""
+    return math.ceil(round(rate * count, 9))
 
 
 def _loss(measures: Mapping[str, float]) -> float:

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedrec.errors import RunError
+from fedrec.signing import Purpose, SigningKey
 from server.checkpoint import load_latest, save_checkpoint
 from server.rounds import run_rounds
+from server.signer import Signer
 from server.strategy import ServerState, initial_state
 from simulations.local_grid import LocalGrid
-from tests.tiny_federation import SCHEMA, SIGNER, arrays, client_app, distance, federation
+from tests.tiny_federation import SCHEMA, SERVER, SIGNER, arrays, client_app, distance, federation
 
 RUN = federation()
 
@@ -35,15 +38,15 @@ def _states(rounds: int) -> list[ServerState]:
 
 def _save(folder: Path, states: list[ServerState]) -> None:
     for state in states:
-        save_checkpoint(folder, state, federation=RUN)
+        save_checkpoint(folder, state, federation=RUN, signer=SIGNER)
 
 
 def _load(folder: Path) -> ServerState | None:
-    return load_latest(folder, federation=RUN)
+    return load_latest(folder, federation=RUN, signer=SIGNER)
 
 
 def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
-    state = _states(4)[-1]
+    state = replace(_states(4)[-1], spent=frozenset({6, 3}))
     _save(tmp_path, [state])
     read = _load(tmp_path)
     assert read is not None
@@ -51,6 +54,7 @@ def test_state_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert read.records == state.records
     assert read.ledger_heads == state.ledger_heads
     assert len(read.ledger_heads) == 5
+    assert read.spent == {3, 6}
     assert (read.adam.steps, read.average.count) == (4, 4)
     pairs = [(state.adapter, read.adapter), (state.best, read.best), (state.average.total, read.average.total)]
     for before, after in [*pairs, (state.adam.first, read.adam.first), (state.adam.second, read.adam.second)]:
@@ -110,6 +114,64 @@ def test_damaged_newest_falls_back_to_the_one_before(
     assert "round-00003.json damaged=" in caplog.text
 
 
+def _rewritten(path: Path, *, signer: Signer | None, **changes: object) -> None:
+    """The manifest with other content, signed by whoever wrote it, or carrying the old signature."""
+    manifest = json.loads(path.read_text())
+    kept = manifest.pop("signature")
+    manifest |= changes
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    path.write_text(json.dumps(manifest | {"signature": signer.seal(text) if signer else kept}))
+
+
+FOREIGN = Signer(SigningKey(Ed25519PrivateKey.generate()))
+FORGERIES: dict[str, Callable[[Path], object]] = {
+    "without a signature": lambda path: path.write_text(
+        json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "signature"})
+    ),
+    "an empty signature": lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"signature": ""})),
+    "a number as signature": lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {"signature": 7})),
+    "altered under the old signature": lambda path: _rewritten(path, signer=None, best_round=1),
+    "signed by another server": lambda path: _rewritten(path, signer=FOREIGN),
+    "another round's": lambda path: _rewritten(path, signer=SIGNER, round=2),
+    "nested without end": lambda path: path.write_text("[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_checkpoint_that_this_server_did_not_sign_is_passed_over(
+    forgery: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _save(tmp_path, _states(3))
+    FORGERIES[forgery](tmp_path / "round-00003.json")
+    with caplog.at_level(logging.WARNING):
+        read = _load(tmp_path)
+    assert read is not None
+    assert read.round_index == 2
+    assert "round-00003.json damaged=" in caplog.text
+
+
+def test_own_signature_is_taken_whoever_formats_the_json(tmp_path: Path) -> None:
+    """What the forgeries lack is the signature, not the spelling."""
+    _save(tmp_path, _states(3))
+    _rewritten(tmp_path / "round-00003.json", signer=SIGNER)
+    read = _load(tmp_path)
+    assert read is not None
+    assert read.round_index == 3
+
+
+def test_server_with_another_key_goes_on_from_nothing_of_the_old_ones(tmp_path: Path) -> None:
+    _save(tmp_path, _states(2))
+    with pytest.raises(RunError, match="damaged, and so is every older checkpoint"):
+        load_latest(tmp_path, federation=RUN, signer=FOREIGN)
+
+
+def test_signature_over_a_checkpoint_is_for_nothing_else() -> None:
+    text = b"{}"
+    assert SIGNER.has_sealed(text, SIGNER.seal(text))
+    for purpose in Purpose:
+        assert SIGNER.has_sealed(text, SERVER.sign(text, purpose=purpose)) == (purpose is Purpose.CHECKPOINT)
+
+
 def test_when_all_are_damaged_the_newest_is_named(tmp_path: Path) -> None:
     _save(tmp_path, _states(2))
     for path in tmp_path.glob("*.safetensors"):
@@ -130,7 +192,7 @@ def test_another_format_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_checkpoint_of_other_settings_is_refused(change: dict[str, object], tmp_path: Path) -> None:
     _save(tmp_path, _states(1))
     with pytest.raises(RunError, match=r"round-00001\.json: belongs to another run or other settings; resume with the"):
-        load_latest(tmp_path, federation=federation(**change))
+        load_latest(tmp_path, federation=federation(**change), signer=SIGNER)
 
 
 def test_vectors_without_manifest_are_no_checkpoint(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A job starts or continues, writes one line a round, and publishes the best adapter."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from fedrec.schema import parameters_of
 from fedrec.signing import SigningKey
 from server.admission import norm_bounds
 from server.app import app, build_app
+from server.averaging import Averaging
 from server.job import job_from_workspace, job_of_run, run_job
-from server.strategy import ServerState
+from server.strategy import RoundRecord, ServerState
 from simulations.engines import run_local
 from simulations.local_grid import LocalGrid
 from tests.tiny_federation import BASE, arrays, client_app, context_of, distance, federation, job
@@ -211,6 +213,70 @@ def test_server_whose_key_is_not_the_agreed_one_does_not_start(tmp_path: Path) -
         RunError, match=r"server\.key: not the key that the agreement names; put the run's own key back"
     ):
         job_from_workspace(context_of(0, workspace=str(tmp_path / "run")))
+
+
+def test_settings_of_rounds_reach_the_job(tmp_path: Path) -> None:
+    folder = _prepared(tmp_path / "run")
+    settings = {"over_selection": 1.5, "deadline_s": 20, "weights": "registered", "clients_per_round": 3, "rounds": 4}
+    config = parse_config({"partition": {"clients": 5}, "federation": settings}, source="test")
+    heads = tmp_path / "heads.json"
+    work = job_of_run(folder, config, roster=dict, heads=heads)
+    assert (work.timeout_s, work.heads, work.roster) == (20.0, heads, dict)
+    assert (work.federation.asked_per_round, work.federation.averaging) == (5, Averaging(weighted=True))
+    trimmed = parse_config({"partition": {"clients": 9}, "federation": {"aggregation": "trimmed-mean"}}, source="test")
+    assert job_of_run(folder, trimmed).federation.averaging == Averaging(trim=0.1)
+    plain = job_of_run(folder, parse_config({"federation": {"trim": 0.3}}, source="test"))
+    assert (plain.federation.averaging, plain.timeout_s, plain.roster, plain.heads) == (Averaging(), None, None, None)
+
+
+def test_registered_weights_without_a_roster_are_refused(tmp_path: Path) -> None:
+    folder = _prepared(tmp_path / "run")
+    config = parse_config({"federation": {"weights": "registered"}}, source="test")
+    with pytest.raises(ConfigError, match="weights=registered: clients of a simulation are enrolled nowhere; set fed"):
+        job_of_run(folder, config)
+
+
+def test_weights_with_a_trimmed_mean_are_refused(tmp_path: Path) -> None:
+    folder = _prepared(tmp_path / "run")
+    settings = {"weights": "registered", "aggregation": "trimmed-mean"}
+    with pytest.raises(ConfigError, match="a trimmed mean has no weights"):
+        job_of_run(folder, parse_config({"federation": settings}, source="test"), roster=dict)
+
+
+def test_rounds_may_be_run_in_parts(tmp_path: Path) -> None:
+    whole, parted = job(tmp_path / "whole"), job(tmp_path / "parted")
+    run_job(_grid(), whole)
+    for until, done in ((3, 3), (3, 3), (5, 5), (99, 8)):
+        state = run_job(_grid(), parted, until_round=until)
+        assert state.round_index == done
+        assert len(parted.folder.read_events()) == done
+        assert load_file(parted.folder.adapter).keys() == arrays().keys()
+    assert parted.folder.adapter.read_bytes() == whole.folder.adapter.read_bytes()
+
+
+class Leaving(LocalGrid):
+    """Two of five go away."""
+
+    gone = 0
+
+    def get_node_ids(self) -> range:
+        return super().get_node_ids()[: 5 - self.gone]
+
+
+@pytest.mark.parametrize(("min_replies", "rounds"), [(0.6, 8), (0.8, 2)])
+def test_before_each_round_a_quorum_must_be_there(min_replies: float, rounds: int, tmp_path: Path) -> None:
+    work = job(tmp_path / "run", federation=federation(min_replies=min_replies), join_timeout_s=0.0)
+    grid = Leaving(client_app(), clients=5)
+    missing = "3 of 4 clients joined within 0 s; start the missing clients, then go on with --resume"
+
+    def leave(record: RoundRecord) -> None:
+        grid.gone = 2 if record.round_index >= 2 else 0
+
+    with nullcontext() if rounds == 8 else pytest.raises(RunError, match=missing):
+        run_job(grid, work, on_round=leave)
+    assert len(work.folder.read_events()) == rounds
+    grid.gone = 0
+    assert run_job(grid, work).round_index == 8
 
 
 def test_job_with_more_clients_a_round_than_there_are_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from fedrec.errors import RunError
 from fedrec.signing import Purpose, is_signed
 from fedrec.wire import Instruction, Receipt
 from server.admission import NormBounds
-from server.rounds import run_round, run_rounds, wait_for_clients
+from server.roster import wait_for_clients
+from server.rounds import run_round, run_rounds
 from server.strategy import ServerState, initial_state
 from simulations.local_grid import LocalGrid
 from tests.tiny_federation import (
@@ -242,7 +243,7 @@ def test_a_round_is_logged_without_reasons_or_arrays(caplog: pytest.LogCaptureFi
 
 def test_missing_clients_are_an_error_that_counts_them() -> None:
     grid = LocalGrid(client_app(), clients=3)
-    with pytest.raises(RunError, match="3 of 5 clients joined within 0 s; start the missing clients"):
+    with pytest.raises(RunError, match="3 of 5 clients joined within 0 s; start the missing clients, then go on with"):
         wait_for_clients(grid, 5, timeout_s=0)
 
 

@@ -1,0 +1,90 @@
+"""From the updates that were admitted to the one that moves the adapter.
+
+Whatever is chosen here is post-processing of updates that are private already: it costs no privacy.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from fedrec.errors import ConfigError
+
+
+class Sum(Protocol):
+    """Takes in one admitted reply after the other."""
+
+    def add(self, update: np.ndarray, *, weight: float) -> None:
+        """Take in one reply, (P,) float64, of finite numbers, from a client of this public weight."""
+
+    def mean(self) -> np.ndarray:
+        """What all of them come to, (P,) float64; at least one must have been added."""
+
+
+class RunningMean:
+    """The mean, weighted or not; one reply at a time is in memory, however many there are."""
+
+    def __init__(self, parameters: int, *, weighted: bool = False) -> None:
+        self._total = np.zeros(parameters)
+        self._weight = 0.0
+        self._weighted = weighted
+
+    def add(self, update: np.ndarray, *, weight: float) -> None:
+        counts = weight if self._weighted else 1.0
+        self._total += counts * update
+        self._weight += counts
+
+    def mean(self) -> np.ndarray:
+        return self._total / self._weight
+
+
+class TrimmedMean:
+    """In each coordinate, the mean of what is left without the largest and the smallest share.
+
+    All replies of a round are in memory, as float32, which is what they came as. Their order and their weights have
+    no influence.
+
+    Source: Yin et al. 2018, Definition 2 (coordinate-wise trimmed mean), https://arxiv.org/abs/1803.01498. There the
+    share of the replies is a whole number; here it is rounded up, so that a small round is never left without.
+    """
+
+    def __init__(self, trim: float) -> None:
+        self._trim = trim
+        self._updates: list[np.ndarray] = []
+
+    def add(self, update: np.ndarray, *, weight: float) -> None:
+        self._updates.append(update.astype(np.float32))
+
+    def mean(self) -> np.ndarray:
+        count = len(self._updates)
+        cut = min(math.ceil(round(self._trim * count, 9)), (count - 1) // 2)
+        kept = np.sort(np.stack(self._updates), axis=0)[cut : count - cut]  # (n - 2 cut, P)
+        return np.asarray(kept.mean(axis=0, dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """How updates become one. Public constants.
+
+    Attributes:
+        trim: share of the replies that is cut at each end of each coordinate, in (0, 0.5); None for the mean of all.
+        weighted: by the public weights that clients were enrolled with, and not all alike.
+
+    Raises:
+        ConfigError: both at once: what share of the weight a liar may hold would no longer follow from the number of
+            liars.
+    """
+
+    trim: float | None = None
+    weighted: bool = False
+
+    def __post_init__(self) -> None:
+        if self.trim is not None and not 0 < self.trim < 0.5:
+            raise ConfigError(f"trim={self.trim}: expected more than 0 and less than 0.5; set federation.trim")
+        if self.trim is not None and self.weighted:
+            raise ConfigError("a trimmed mean has no weights; set federation.weights = uniform, or aggregation = mean")
+
+    def start(self, parameters: int) -> Sum:
+        """Return an empty sum of vectors (P,)."""
+        return RunningMean(parameters, weighted=self.weighted) if self.trim is None else TrimmedMean(self.trim)
