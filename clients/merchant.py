@@ -137,21 +137,31 @@ class Merchant:
         if instruction.run_id != self._agreement.run_id or instruction.round_index > self._agreement.plan.rounds:
             raise Refusal(RefusalCode.PLAN, "this round is not part of the agreed plan")
 
-    def _ask_policy(self, metrics: Sequence[str] = ()) -> None:
-        """Refuse what the client's own policy does not allow, before the ledger or anyone's data is touched."""
+    def check_policy(self, metrics: Sequence[str] = ()) -> None:
+        """Refuse what the client's own policy does not allow, before the ledger or anyone's data is touched.
+
+        Args:
+            metrics: that would be released.
+
+        Raises:
+            PrivacyError: names the limit.
+        """
         policy, plan, people = self._policy, self._agreement.plan, len(self._histories)
+        if plan.max_people is not None and people > plan.max_people:
+            raise PrivacyError(f"max_people={plan.max_people}: there are more people here than the plan allows")
+        if policy is not None:
+            policy.check_server(self._agreement.server_key)
+            policy.check_plan(plan)
+            policy.check_base(self.base_digest)
+            policy.check_code(code_digest())
+            policy.check_people(people)
+            policy.check_metrics(metrics)
+        elif plan.private:
+            raise PrivacyError("a private plan without a policy: expected the client's own policy.toml")
+
+    def _ask_policy(self, metrics: Sequence[str] = ()) -> None:
         try:
-            if plan.max_people is not None and people > plan.max_people:
-                raise PrivacyError(f"max_people={plan.max_people}: there are more people here than the plan allows")
-            if policy is not None:
-                policy.check_server(self._agreement.server_key)
-                policy.check_plan(plan)
-                policy.check_base(self.base_digest)
-                policy.check_code(code_digest())
-                policy.check_people(people)
-                policy.check_metrics(metrics)
-            elif plan.private:
-                raise PrivacyError("a private plan without a policy: expected the client's own policy.toml")
+            self.check_policy(metrics)
         except PrivacyError as error:
             raise Refusal(RefusalCode.PLAN, str(error)) from error
 
@@ -228,7 +238,7 @@ def load_merchant(run: Path, partition: int) -> Merchant:
         RunError: the folder holds no such run or partition.
         PrivacyError: per-person gradients are not what the guarantee needs, or the ledger is not intact.
     """
-    agreement, ranker = _resident(run.resolve())
+    agreement, ranker = resident(run.resolve())
     return Merchant(
         agreement,
         ranker=ranker,
@@ -261,8 +271,16 @@ def check_person_gradients(ranker: Ranker, training: LocalTraining) -> None:
 
 
 @lru_cache(maxsize=2)
-def _resident(run: Path) -> tuple[Agreement, Ranker]:
-    """The one copy of the model in this process."""
+def resident(run: Path) -> tuple[Agreement, Ranker]:
+    """Load what was agreed on and the one copy of the model in this process, and check it on made-up people.
+
+    Args:
+        run: resolved folder with ``agreement.json`` and ``base/``, of a run or an invitation.
+
+    Raises:
+        RunError: the folder holds no such thing.
+        PrivacyError: per-person gradients are not what the guarantee needs.
+    """
     agreement = read_agreement(run)
     ranker = agreed_ranker(agreement, run)
     check_person_gradients(ranker, local_training(agreement))

@@ -6,10 +6,10 @@ Everything here is deterministic in the configuration, so a resumed run prepares
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from fedrec.agreeing import make_agreement, make_plan
 from fedrec.agreement import FILE as AGREEMENT_FILE
 from fedrec.agreement import Agreement, read_agreement, write_agreement
 from fedrec.config import Config
@@ -19,11 +19,9 @@ from fedrec.data.histories import Histories, build_histories
 from fedrec.data.partitions import Partition, make_partition, write_manifest
 from fedrec.data.rules import RuleCount
 from fedrec.data.splits import Split, leave_last_out, next_basket, time_cut
-from fedrec.errors import ConfigError, DataError, PrivacyError, RunError
-from fedrec.model.adapters import AdapterSpec
+from fedrec.errors import DataError, RunError
 from fedrec.model.base import base_digest
 from fedrec.model.making import adopt_base, make_base
-from fedrec.privacy.plan import PrivacyPlan
 from fedrec.report.progress import Progress
 from fedrec.runfolder import RunFolder
 from fedrec.workspace import make_keys, open_budgets, write_workspace
@@ -109,7 +107,7 @@ def prepare(config: Config, folder: RunFolder, people: People, progress: Progres
         if agreement.run_id != _run_id(config, people):
             raise RunError(f"{folder.path}: was prepared from other data or settings; choose another --out")
         return agreement
-    plan = make_plan(config, people.partition)
+    plan = make_plan(config, people_per_client=people.partition.nominal_people)
     train = people.split.train
     fit, judge = train.subset(people.panel_fit), train.subset(people.panel_judge)
     if config.pretraining.base is None:
@@ -117,69 +115,17 @@ def prepare(config: Config, folder: RunFolder, people: People, progress: Progres
     else:
         adopt_base(config.pretraining.base, folder.base, items=len(people.catalogue), judge=judge)
     write_workspace(folder.path, people.split.train, people.partition.clients)
-    agreement = Agreement(
+    agreement = make_agreement(
+        config,
+        plan,
         run_id=_run_id(config, people),
         base_digest=base_digest(folder.base),
-        adapter=adapter_spec(config),
-        plan=plan,
-        local_learning_rate=config.federation.local_learning_rate,
-        mask_last=config.data.merge_repeats,
-        negatives=_negatives(config, len(people.catalogue)),
-        seed=config.seed,
+        items=len(people.catalogue),
         server_key=make_keys(folder.path),
-        metrics=config.privacy.metrics,
-        metrics_every=config.privacy.metrics_every,
     )
     open_budgets(folder.path, agreement, clients=len(people.partition.clients))
     write_agreement(agreement, folder.path)  # last: its presence says that all the rest is there
     return agreement
-
-
-def make_plan(config: Config, partition: Partition) -> PrivacyPlan:
-    """Build the privacy plan of a run from its settings.
-
-    Raises:
-        PrivacyError: the settings admit no plan.
-        ConfigError: metrics are asked for, but no round releases any.
-    """
-    settings = config.privacy
-    if settings.trust != "local":
-        raise PrivacyError(
-            f"privacy.trust={settings.trust}: needs a secure sum or a trusted server, and there is neither; use local"
-        )
-    public: dict[str, Any] = {
-        "sampling_rate": settings.sampling_rate,
-        "rounds": config.federation.rounds,
-        "local_steps": config.federation.local_steps,
-        "clip_norm": settings.clip_norm,
-        "clipping": settings.clipping,
-        "expected_people": settings.expected_people or partition.nominal_people,
-        "batch_cap": settings.batch_cap,
-        "max_people": settings.max_people,
-        "metric_releases": _metric_releases(config),
-    }
-    if not settings.enabled:
-        return PrivacyPlan.without_privacy(**public)
-    noise = settings.metric_noise_multiplier if settings.metrics else None
-    return PrivacyPlan.calibrate(settings.epsilon, settings.delta, **public, metric_noise_multiplier=noise)
-
-
-def _metric_releases(config: Config) -> int:
-    """How many times each client releases metrics in the whole run."""
-    every, rounds = config.privacy.metrics_every, config.federation.rounds
-    if config.privacy.metrics and every > rounds:
-        raise ConfigError(
-            f"privacy.metrics_every={every}: expected at most federation.rounds={rounds}, or no metric is ever released"
-        )
-    return rounds // every if config.privacy.metrics else 0
-
-
-def adapter_spec(config: Config) -> AdapterSpec:
-    """Return what learns, from the configuration."""
-    adapter = config.adapter
-    return AdapterSpec(
-        kind=adapter.kind, rank=adapter.rank, targets=adapter.targets, norms=adapter.norms, gains=adapter.gains
-    )
 
 
 def _split(config: Config, histories: Histories) -> Split:
@@ -188,10 +134,6 @@ def _split(config: Config, histories: Histories) -> Split:
     split = next_basket(histories, cut=time_cut(histories, date=config.data.time_cut))
     train = split.train.without_repeats() if config.data.merge_repeats else split.train
     return Split(train.latest(config.data.max_history), split.targets)
-
-
-def _negatives(config: Config, items: int) -> int | None:
-    return config.model.negatives if items > config.model.full_softmax else None
 
 
 def _run_id(config: Config, people: People) -> str:

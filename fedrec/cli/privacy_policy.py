@@ -12,7 +12,7 @@ from fedrec.code import code_digest
 from fedrec.config import FederationConfig, PrivacyConfig
 from fedrec.errors import ConfigError, PrivacyError
 from fedrec.privacy.plan import UNIT
-from fedrec.privacy.policy import Policy, load_policy, parse_policy, write_policy
+from fedrec.privacy.policy import MIN_PEOPLE, Policy, load_policy, parse_policy, write_policy
 
 CHECK_EXAMPLES = """Examples:
 
@@ -28,7 +28,6 @@ NEW_EXAMPLES = """Examples:
   fedrec privacy policy new policy.toml --epsilon 3 --server-key 9f0c... --base ./base --this-code
       allows the base in that folder, and the fedrec that is installed here
 """
-_MIN_PEOPLE = 20
 _MIN_NOISE = 0.5
 
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")]
@@ -71,7 +70,7 @@ def new_command(
     max_sampling_rate: Annotated[float | None, typer.Option(help="largest share sampled [0.25]")] = None,
     max_rounds: Annotated[int | None, typer.Option(help="rounds over the ledger's life [30]")] = None,
     max_rounds_per_day: Annotated[int | None, typer.Option(help="rounds in any 24 hours [as many]")] = None,
-    min_people: Annotated[int, typer.Option(help="no training with fewer people")] = _MIN_PEOPLE,
+    min_people: Annotated[int, typer.Option(help="no training with fewer people")] = MIN_PEOPLE,
     parameters: Annotated[
         Parameters, typer.Option(help="adaptive: stricter, and right when a run is chosen after seeing another")
     ] = Parameters.ADAPTIVE,

@@ -65,10 +65,17 @@ class Catalogue:
 
     def texts(self) -> list[str]:
         """(I,) what an encoder reads: the title, then category, brand and description where known."""
-        parts = [name for name in _TEXT_PARTS if self.attributes.schema.get(name) == pl.String]
-        columns = [self.attributes[name].fill_null("").to_list() for name in parts]
+        columns = [self.attributes[name].fill_null("").to_list() for name in self._text_parts]
         rows = zip(self.titles, *columns, strict=True)
         return [". ".join(part.strip() for part in row if part.strip()) for row in rows]
+
+    def text_only(self) -> "Catalogue":
+        """The same items with nothing but their text: what a base is made from."""
+        return Catalogue(self.item_ids, self.titles, self.attributes.select(self._text_parts))
+
+    @property
+    def _text_parts(self) -> list[str]:
+        return [name for name in _TEXT_PARTS if self.attributes.schema.get(name) == pl.String]
 
     def digest(self) -> str:
         """sha256 over ids, titles and attributes, hex; the same for equal content on every machine."""

@@ -72,7 +72,7 @@ def clean(
     rows_read = counts[0].kept + counts[0].dropped
     unknown: dict[str, int] = {}
     if items is not None:
-        events, count, unknown = _drop_unknown_items(events, items)
+        events, count, unknown = drop_unknown_items(events, items)
         counts = [*counts, count] if catalogue is not None else counts
     if events.height == 0:
         raise DataError(f"{path}: no row is left: not one item is in the catalogue {catalogue}")
@@ -97,8 +97,8 @@ def write_prepared(cleaned: Cleaned, folder: Path) -> tuple[Path, Path]:
     return events_path, catalogue_path
 
 
-def _drop_unknown_items(events: pl.DataFrame, catalogue: Catalogue) -> tuple[pl.DataFrame, RuleCount, dict[str, int]]:
-    """Rows whose item is in the catalogue; the count; and the other items."""
+def drop_unknown_items(events: pl.DataFrame, catalogue: Catalogue) -> tuple[pl.DataFrame, RuleCount, dict[str, int]]:
+    """Rows whose item is in the catalogue; the count; and the other items with their rows, most rows first."""
     is_known = pl.col("item_id").is_in(list(catalogue.item_ids))
     unknown = events.filter(~is_known)["item_id"].value_counts().sort(["count", "item_id"], descending=[True, False])
     kept = events.filter(is_known)

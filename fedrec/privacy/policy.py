@@ -20,6 +20,7 @@ from fedrec.privacy.durable import replace_file
 from fedrec.privacy.plan import UNIT, PrivacyPlan
 
 METRICS = ("ndcg@10", "hr@10")
+MIN_PEOPLE = 20  # what a new policy starts from, where its owner says nothing
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Cap = Annotated[int, Field(ge=0, le=2**53)]
@@ -70,7 +71,14 @@ class Policy(BaseModel):
 
     @classmethod
     def for_plan(
-        cls, plan: PrivacyPlan, *, base: str, code: str, server_key: str, metrics: Iterable[str] = ()
+        cls,
+        plan: PrivacyPlan,
+        *,
+        base: str,
+        code: str,
+        server_key: str,
+        metrics: Iterable[str] = (),
+        min_people: int = 1,
     ) -> "Policy":
         """The strictest policy under which exactly this plan runs: for simulations, and to start from.
 
@@ -92,7 +100,7 @@ class Policy(BaseModel):
             "max_steps_per_day": plan.steps,
             "max_rounds_total": plan.rounds,
             "max_rounds_per_day": plan.rounds,
-            "min_people": 1,
+            "min_people": min_people,
             "allowed_metrics": tuple(metrics),
             "allowed_bases": (base,),
             "allowed_code": (code,),

@@ -53,7 +53,7 @@ def test_loss_that_couples_people_is_refused_when_the_merchant_opens(private_run
     def in_batch(ranker, windows, *, mask_last, negatives=None):
         return person_losses(ranker, windows, mask_last=mask_last, negatives=torch.unique(windows.targets))
 
-    clients.merchant._resident.cache_clear()
+    clients.merchant.resident.cache_clear()
     monkeypatch.setattr(clients.training, "person_losses", in_batch)
     with pytest.raises(PrivacyError, match="a person's loss changes with the batch"):
         load_merchant(private_run, 0)

@@ -7,10 +7,10 @@ import pytest
 
 from fedrec.agreement import read_agreement
 from fedrec.config import parse_config
-from fedrec.errors import ConfigError, DataError, PrivacyError, RunError
+from fedrec.errors import ConfigError, DataError, RunError
 from fedrec.report.progress import Progress
 from fedrec.runfolder import RunFolder
-from simulations.prepare import adapter_spec, make_plan, prepare, read_people
+from simulations.prepare import prepare, read_people
 from tests.tiny_run import FIRST_DAY, PEOPLE, SETTINGS, Bench, event_rows, write_csv
 
 
@@ -125,52 +125,12 @@ def test_a_bad_date_is_named(bench):
         read_people(config_of(bench, data__split="next-basket", data__time_cut="soon"))
 
 
-def test_plan_takes_the_public_numbers_of_the_settings(bench, people):
-    changes = {"privacy__sampling_rate": 0.5, "federation__local_steps": 2, "privacy__clip_norm": 0.7}
-    changes |= {"privacy__enabled": False}  # the same public numbers, without the accountant's time
-    plan = make_plan(config_of(bench, **changes), people.partition)
-    assert (plan.sampling_rate, plan.local_steps, plan.rounds, plan.steps, plan.clip_norm) == (0.5, 2, 3, 6, 0.7)
+def test_the_normaliser_is_the_nominal_size_of_a_client(tmp_path, bench):
+    config = config_of(bench, pretraining__epochs=0)
+    people = read_people(config)
+    with RunFolder.create(tmp_path / "run") as opened:
+        plan = prepare(config, opened, people, Progress(enabled=False)).plan
     assert plan.expected_people == people.partition.nominal_people == 10
-
-
-def test_plan_gives_the_epsilon_of_the_settings(bench, people):
-    plan = make_plan(config_of(bench), people.partition)
-    assert (plan.epsilon, plan.delta, plan.private) == (8.0, 1e-5, True)
-    assert plan.epsilon_after(plan.steps) <= 8.0
-
-
-def test_plan_takes_the_normaliser_that_is_named(bench, people):
-    assert make_plan(config_of(bench, privacy__expected_people=77), people.partition).expected_people == 77
-
-
-def test_plan_without_privacy_says_so(bench, people):
-    plan = make_plan(config_of(bench, privacy__enabled=False), people.partition)
-    assert (plan.private, plan.noise_multiplier, plan.epsilon) == (False, 0.0, None)
-
-
-def test_capped_batches_reach_the_plan_and_cost_noise(bench, people):
-    capped = config_of(bench, privacy__batch_cap=4, privacy__max_people=10)
-    plan, free = make_plan(capped, people.partition), make_plan(config_of(bench), people.partition)
-    assert (plan.batch_cap, plan.max_people) == (4, 10)
-    assert plan.noise_multiplier > free.noise_multiplier
-    bare = make_plan(
-        config_of(bench, privacy__enabled=False, privacy__batch_cap=4, privacy__max_people=10), people.partition
-    )
-    assert (bare.private, bare.batch_cap) == (False, 4)
-
-
-@pytest.mark.parametrize("trust", ["central", "distributed"])
-@pytest.mark.parametrize("enabled", [True, False])
-def test_other_trust_is_refused_on_privacy_grounds(trust, enabled, bench, people):
-    config = config_of(bench, privacy__trust=trust, privacy__enabled=enabled)
-    with pytest.raises(PrivacyError, match=rf"privacy\.trust={trust}: .*use local"):
-        make_plan(config, people.partition)
-
-
-def test_adapter_is_what_the_settings_say(bench):
-    changes = {"kind": "bottleneck", "rank": 3, "targets": "all-linear", "norms": False, "gains": True}
-    spec = adapter_spec(config_of(bench, **{f"adapter__{name}": value for name, value in changes.items()}))
-    assert {name: getattr(spec, name) for name in changes} == changes
 
 
 def run_id(folder, bench, **changes):

@@ -7,16 +7,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from clients.measuring import person_metrics
+from fedrec.agreeing import make_plan
 from fedrec.agreement import agreed_ranker, read_agreement
 from fedrec.config import Config, parse_config
-from fedrec.errors import ConfigError
 from fedrec.model.adapters import schema_of
 from fedrec.privacy.policy import METRICS, load_policy
 from fedrec.report.progress import Progress
 from fedrec.schema import unflatten
 from fedrec.workspace import client_histories, ledger_of
 from simulations.experiment import simulate
-from simulations.prepare import make_plan, read_people
 from tests.tiny_run import SETTINGS, Bench, read_lines
 
 NAMES = list(METRICS)
@@ -46,7 +45,7 @@ def private(tmp_path_factory):
 def test_metrics_are_off_by_default(tmp_path):
     assert (Config().privacy.metrics, Config().privacy.metrics_every) == ((), 10)
     config = config_of(Bench.at(tmp_path))
-    plan = make_plan(config, read_people(config).partition)
+    plan = make_plan(config, people_per_client=10)
     assert (plan.metric_releases, plan.metric_noise_multiplier) == (0, None)
 
 
@@ -57,7 +56,7 @@ def test_plan_promises_one_epsilon_for_training_and_releases_together(private):
     assert (agreed.plan.metric_releases, agreed.plan.metric_noise_multiplier) == (2, 8.0)
     assert agreed.plan.epsilon_after(4, metric_releases=2) <= agreed.plan.epsilon == 8.0
     config = config_of(bench)
-    assert agreed.plan.noise_multiplier > make_plan(config, read_people(config).partition).noise_multiplier
+    assert agreed.plan.noise_multiplier > make_plan(config, people_per_client=10).noise_multiplier
     assert load_policy(bench.out / "policy.toml").allowed_metrics == METRICS
 
 
@@ -125,11 +124,3 @@ def test_without_privacy_the_told_numbers_are_the_true_ones(tmp_path):
     np.testing.assert_allclose([last[f"private_{name}"] for name in NAMES], true, rtol=1e-6)
     assert 0 < true[0] < true[1] <= 1
     assert last["epsilon_spent"] is None
-
-
-def test_metrics_that_no_round_would_release_are_refused(tmp_path):
-    config = config_of(Bench.at(tmp_path), privacy={"metrics": NAMES, "metrics_every": 5})
-    with pytest.raises(
-        ConfigError, match=r"privacy\.metrics_every=5: expected at most federation\.rounds=4, or no metric is ever"
-    ):
-        make_plan(config, read_people(config).partition)

@@ -1,0 +1,133 @@
+"""Accepting an invitation: a merchant's folder, made whole on the merchant's own machine. Nothing leaves it here."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from clients.own import open_own
+from clients.settings import FILE, load_client_settings, write_client_settings
+from fedrec.agreement import Agreement
+from fedrec.code import code_digest
+from fedrec.data.rules import RuleCount
+from fedrec.drafts import whole_folder
+from fedrec.errors import ConfigError, PrivacyError
+from fedrec.invitation import copy_invitation, read_invitation
+from fedrec.keyfiles import make_client
+from fedrec.privacy.ledger import Ledger
+from fedrec.privacy.policy import Policy, write_policy
+
+
+class Wishes(NamedTuple):
+    """What a merchant insists on.
+
+    Attributes:
+        max_epsilon: refuse a federation that asks for more; None takes what the agreed plan asks.
+        min_people: of the policy that is written, >= 1.
+        fingerprint: of the invitation, as the operator told it over another channel; None does not compare.
+        allow_not_private: take part in a federation that protects nobody.
+    """
+
+    min_people: int
+    max_epsilon: float | None = None
+    fingerprint: str | None = None
+    allow_not_private: bool = False
+
+
+class Joined(NamedTuple):
+    """What was made and agreed to.
+
+    Attributes:
+        agreement: that was accepted.
+        policy: that was written; None without privacy.
+        fingerprint: of the invitation.
+        rules: what cleaning dropped from the events.
+        people: who are left; for the owner's eyes.
+    """
+
+    agreement: Agreement
+    policy: Policy | None
+    fingerprint: str
+    rules: tuple[RuleCount, ...]
+    people: int
+
+
+def join(
+    invitation: Path,
+    out: Path,
+    *,
+    name: str,
+    events: Path,
+    columns: Mapping[str, str],
+    wishes: Wishes,
+    certificate_request: bool = False,
+) -> Joined:
+    """Make ``out``: keys, the invitation's copy, a policy, a ledger and ``client.toml``; whole or not at all.
+
+    Args:
+        invitation: folder that the operator sent.
+        out: does not exist.
+        name: what the operator will call this client; public.
+        events: CSV or Parquet.
+        columns: our event field = the file's column.
+        wishes: under which to join.
+        certificate_request: also make a TLS key and a request for a certificate.
+
+    Raises:
+        ConfigError, RunError, DataError: the invitation is not whole or another one, ``out`` exists, or the events
+            cannot be used.
+        PrivacyError: the federation asks for more than the wishes allow.
+    """
+    offered = read_invitation(invitation)
+    if wishes.fingerprint is not None and wishes.fingerprint.lower() != offered.fingerprint:
+        raise ConfigError(
+            f"{invitation}: its fingerprint is {offered.fingerprint}, not the one given; it is not this operator's"
+        )
+    with whole_folder(out) as draft:
+        copy = copy_invitation(offered, draft / "federation")
+        agreement = copy.agreement()
+        _check(agreement, wishes)
+        make_client(draft / "keys", name, with_request=certificate_request)
+        dataset = secrets.token_hex(32)
+        write_client_settings(
+            draft / FILE,
+            name=name,
+            dataset=dataset,
+            events=os.path.relpath(events.resolve(), out.parent.resolve() / out.name),
+            columns=dict(columns),
+            not_private=not agreement.plan.private,
+        )
+        settings = load_client_settings(draft / FILE)
+        policy = _policy(agreement, min_people=wishes.min_people)
+        if policy is not None:
+            write_policy(policy, settings.policy)
+        Ledger.create(settings.ledger_files, dataset=dataset, policy=policy)
+        settings.replies.mkdir(mode=0o700)
+        own = open_own(settings)  # what refuses to start later refuses here
+        return Joined(agreement, policy, offered.fingerprint, own.rules, own.people)
+
+
+def _check(agreement: Agreement, wishes: Wishes) -> None:
+    plan = agreement.plan
+    if not plan.private and not wishes.allow_not_private:
+        raise PrivacyError(
+            "this federation is NOT PRIVATE: no noise is added, nobody is protected; "
+            "--allow-not-private joins all the same"
+        )
+    if plan.epsilon is not None and wishes.max_epsilon is not None and not plan.epsilon <= wishes.max_epsilon:
+        raise PrivacyError(f"--max-epsilon {wishes.max_epsilon:g}: the federation asks for more. {plan.statement()}")
+
+
+def _policy(agreement: Agreement, *, min_people: int) -> Policy | None:
+    """The strictest policy under which the agreed plan runs with the code that is installed here."""
+    if not agreement.plan.private:
+        return None
+    return Policy.for_plan(
+        agreement.plan,
+        base=agreement.base_digest,
+        code=code_digest(),
+        server_key=agreement.server_key,
+        metrics=agreement.metrics,
+        min_people=min_people,
+    )

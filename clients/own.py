@@ -1,0 +1,123 @@
+"""A merchant from its own files: what ``client.toml`` names, and nothing from anybody else but the invitation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from clients.merchant import Merchant, resident
+from clients.replies import ReplyCache
+from clients.settings import ClientSettings
+from fedrec.agreement import Agreement
+from fedrec.data.catalogue import read_catalogue
+from fedrec.data.cleaning import drop_unknown_items
+from fedrec.data.events import clean_events
+from fedrec.data.histories import Histories, build_histories
+from fedrec.data.rules import RuleCount
+from fedrec.errors import DataError, PrivacyError, RunError
+from fedrec.invitation import Invitation, read_invitation
+from fedrec.privacy.ledger import Ledger
+from fedrec.privacy.policy import Policy, load_policy
+
+
+@dataclass(frozen=True, eq=False)
+class Own:
+    """A merchant that is ready for its first round, and what its owner may want to know.
+
+    Attributes:
+        invitation: that was accepted.
+        agreement: in it.
+        policy: the owner's; None when the plan is stamped NOT PRIVATE.
+        ledger: of this merchant's people.
+        merchant: trains when asked.
+        rules: what cleaning dropped from the events.
+        people: who are left; for the owner's eyes.
+    """
+
+    invitation: Invitation
+    agreement: Agreement
+    policy: Policy | None
+    ledger: Ledger
+    merchant: Merchant
+    rules: tuple[RuleCount, ...]
+    people: int
+
+
+def own_merchant(settings: ClientSettings) -> Merchant:
+    """Open a merchant from its own files; errors as ``open_own``."""
+    return open_own(settings).merchant
+
+
+def open_own(settings: ClientSettings) -> Own:
+    """Read everything, load the model, try it on made-up people, and ask the policy.
+
+    Raises:
+        DataError: the events cannot be used.
+        ConfigError, RunError: the invitation is not whole.
+        PrivacyError: the policy or the ledger is missing or damaged, or the policy does not allow this federation.
+    """
+    invitation = read_invitation(settings.federation)
+    agreement, ranker = invitation.agreement(), resident(settings.federation.resolve())[1]
+    policy = _policy(settings, agreement)
+    ledger = Ledger.open(settings.ledger_files, dataset=settings.dataset, policy=policy)
+    histories, rules = read_people(
+        invitation,
+        settings.events,
+        columns=settings.columns,
+        merge_repeats=agreement.mask_last,  # a federation in which the last item is never next has merged repeats
+        items=ranker.items,
+    )
+    merchant = Merchant(
+        agreement,
+        ranker=ranker,
+        histories=histories,
+        policy=policy,
+        ledger=ledger,
+        replies=ReplyCache(settings.reply),
+        partition=int(settings.dataset[:8], 16),
+    )
+    merchant.check_policy(merchant.metrics)
+    return Own(invitation, agreement, policy, ledger, merchant, rules, len(histories))
+
+
+def read_people(
+    invitation: Invitation, events: Path, *, columns: Mapping[str, str], merge_repeats: bool, items: int
+) -> tuple[Histories, tuple[RuleCount, ...]]:
+    """Clean a merchant's events and cut them into histories, as the invitation says.
+
+    Args:
+        events: CSV or Parquet.
+        columns: our event field = the file's column.
+        merge_repeats: an event that repeats the item just before it does not count.
+        items: that the base was made for.
+
+    Returns:
+        One row a person, sorted by ``user_id``, and what each rule of cleaning dropped.
+
+    Raises:
+        DataError: the events cannot be used, or nobody has enough of them.
+        RunError: the invitation's catalogue is not that of its base.
+    """
+    catalogue, terms = read_catalogue(invitation.catalogue, columns={}), invitation.terms
+    if len(catalogue) != items:
+        raise RunError(f"{invitation.catalogue}: {len(catalogue)} items, and {items} in the base; ask for a whole one")
+    cleaned, counts = clean_events(events, columns=columns)
+    known, unknown, _ = drop_unknown_items(cleaned, catalogue)
+    if known.height == 0:
+        raise DataError(f"{events}: not one item is in the federation's catalogue; are the item ids the same?")
+    histories, _ = build_histories(
+        known,
+        catalogue,
+        min_events=terms.min_events,
+        merge_repeats=merge_repeats,
+        max_history=terms.max_history,
+    )
+    return histories, (*counts, unknown)
+
+
+def _policy(settings: ClientSettings, agreement: Agreement) -> Policy | None:
+    """The owner's limits; with ``not_private`` there are none, and the plan must say so too."""
+    if settings.not_private != (not agreement.plan.private):
+        plan = "private" if agreement.plan.private else "NOT PRIVATE"
+        said = str(settings.not_private).lower()
+        raise PrivacyError(f"client.toml: not_private = {said}, and the agreed plan is {plan}; join again")
+    return None if settings.not_private else load_policy(settings.policy)

@@ -1,0 +1,88 @@
+"""From settings to what a federation agrees on: the privacy plan, the adapter, the agreement itself.
+
+One way for both: the federation on separate machines and the simulated one.
+"""
+
+from typing import Any
+
+from fedrec.agreement import Agreement
+from fedrec.config import Config
+from fedrec.errors import ConfigError, PrivacyError
+from fedrec.model.adapters import AdapterSpec
+from fedrec.privacy.plan import PrivacyPlan
+
+
+def make_plan(config: Config, *, people_per_client: int) -> PrivacyPlan:
+    """Build the privacy plan of a run from its settings.
+
+    Args:
+        people_per_client: public nominal size of a client, where the settings name no ``expected_people``.
+
+    Raises:
+        PrivacyError: the settings admit no plan.
+        ConfigError: metrics are asked for, but no round releases any.
+    """
+    settings = config.privacy
+    if settings.trust != "local":
+        raise PrivacyError(
+            f"privacy.trust={settings.trust}: needs a secure sum or a trusted server, and there is neither; use local"
+        )
+    public: dict[str, Any] = {
+        "sampling_rate": settings.sampling_rate,
+        "rounds": config.federation.rounds,
+        "local_steps": config.federation.local_steps,
+        "clip_norm": settings.clip_norm,
+        "clipping": settings.clipping,
+        "expected_people": settings.expected_people or people_per_client,
+        "batch_cap": settings.batch_cap,
+        "max_people": settings.max_people,
+        "metric_releases": _metric_releases(config),
+    }
+    if not settings.enabled:
+        return PrivacyPlan.without_privacy(**public)
+    noise = settings.metric_noise_multiplier if settings.metrics else None
+    return PrivacyPlan.calibrate(settings.epsilon, settings.delta, **public, metric_noise_multiplier=noise)
+
+
+def make_agreement(
+    config: Config, plan: PrivacyPlan, *, run_id: str, base_digest: str, items: int, server_key: str
+) -> Agreement:
+    """Put together what server and clients agree on.
+
+    Args:
+        run_id: names the run on the wire and in the ledgers.
+        base_digest: of the base that was adopted or made.
+        items: of the catalogue.
+        server_key: the server's public key, 64 hex digits.
+    """
+    return Agreement(
+        run_id=run_id,
+        base_digest=base_digest,
+        adapter=adapter_spec(config),
+        plan=plan,
+        local_learning_rate=config.federation.local_learning_rate,
+        mask_last=config.data.merge_repeats,
+        negatives=config.model.negatives if items > config.model.full_softmax else None,
+        seed=config.seed,
+        server_key=server_key,
+        metrics=config.privacy.metrics,
+        metrics_every=config.privacy.metrics_every,
+    )
+
+
+def adapter_spec(config: Config) -> AdapterSpec:
+    """Return what learns, from the configuration."""
+    adapter = config.adapter
+    return AdapterSpec(
+        kind=adapter.kind, rank=adapter.rank, targets=adapter.targets, norms=adapter.norms, gains=adapter.gains
+    )
+
+
+def _metric_releases(config: Config) -> int:
+    """How many times each client releases metrics in the whole run."""
+    every, rounds = config.privacy.metrics_every, config.federation.rounds
+    if config.privacy.metrics and every > rounds:
+        raise ConfigError(
+            f"privacy.metrics_every={every}: expected at most federation.rounds={rounds}, or no metric is ever released"
+        )
+    return rounds // every if config.privacy.metrics else 0
