@@ -26,7 +26,7 @@ class Weather:
     """
 
     latency_s: float = 0.0  # each way
-    bytes_per_s: float | None = None  # each way
+    bytes_per_s: float | None = None  # each way, of all connections together
     stop_after: int | None = None
     stop: Literal["up", "down"] = "up"
     ending: Literal["reset", "close", "half-close", "silence"] = "reset"
@@ -52,6 +52,7 @@ class ChaosProxy:
         self.connections = 0
         self.second_answers: list[str] = []
         self._refusing = False
+        self._free_at = {"up": 0.0, "down": 0.0}
         self._writers: set[asyncio.StreamWriter] = set()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), name="chaos", daemon=True)
@@ -123,7 +124,7 @@ class ChaosProxy:
             else:
                 up = self._direction("up", reader, upstream[1], writer, weather)
                 await asyncio.gather(up, self._direction("down", upstream[0], writer, upstream[1], weather))
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):  # the last is the proxy's own end
             for one in writers:
                 _reset(one)
         finally:
@@ -148,7 +149,7 @@ class ChaosProxy:
                     writer.write(piece)
                     await writer.drain()
                     self.passed[name] += len(piece)
-                    await asyncio.sleep(len(piece) / weather.bytes_per_s if weather.bytes_per_s else 0)
+                    await asyncio.sleep(self._line_time(name, len(piece), weather))
                 if ends:
                     await self._end(weather.ending, writer, back)
                     return
@@ -159,6 +160,12 @@ class ChaosProxy:
             reading.cancel()
             with suppress(asyncio.CancelledError, OSError):
                 await reading
+
+    def _line_time(self, name: str, size: int, weather: Weather) -> float:
+        """Seconds until the line has carried this too; all connections share it."""
+        now = time.monotonic()
+        self._free_at[name] = max(now, self._free_at[name]) + (size / weather.bytes_per_s if weather.bytes_per_s else 0)
+        return self._free_at[name] - now
 
     async def _end(self, ending: str, writer: asyncio.StreamWriter, back: asyncio.StreamWriter) -> None:
         if ending == "reset":
