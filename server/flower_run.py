@@ -32,7 +32,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedrec.errors import RunError
 from server.control import open_control
 from server.loopback import Loopback
-from server.runtime_grid import MAX_REPLY_BYTES, RuntimeGrid
+from server.runtime_grid import MAX_REPLY_BYTES, RunLostError, RuntimeGrid
 from server.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def open_grid(settings: ServerSettings, *, max_reply_bytes: int = MAX_REPLY_BYTE
         max_reply_bytes: a larger reply counts as an error of its sender.
 
     Raises:
-        RunError: SuperLink does not answer or starts no run; inside the ``with``, any call once the run is over.
+        RunLostError: SuperLink does not answer or starts no run; inside the ``with``, any call once the run is over.
     """
     loopback = settings.loopback
     token = _started(loopback)
@@ -58,7 +58,7 @@ def open_grid(settings: ServerSettings, *, max_reply_bytes: int = MAX_REPLY_BYTE
         try:
             run = _taken(client)
         except (httpx.HTTPError, ValueError) as error:
-            raise RunError(f"SuperLink does not hand out the run ({type(error).__name__}); start again") from None
+            raise RunLostError(f"SuperLink does not hand out the run ({type(error).__name__}); start again") from None
         over = threading.Event()
         heartbeat = HeartbeatSender(_heartbeat(client, over))
         heartbeat.start()
@@ -88,10 +88,12 @@ def _started(loopback: Loopback) -> str:
                 if offered.task.run_id == run_id:
                     return offered.token
     except httpx.HTTPError as error:
-        raise RunError(f"SuperLink does not hand out the run ({type(error).__name__}); start again") from None
+        raise RunLostError(f"SuperLink does not hand out the run ({type(error).__name__}); start again") from None
+    except RunError as error:
+        raise RunLostError(str(error)) from None
     finally:
         os.close(lock)
-    raise RunError("another process took the run's task; start again")
+    raise RunLostError("another process took the run's task; start again")
 
 
 def _taken(client: RuntimeHttpClient) -> Run:

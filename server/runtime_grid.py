@@ -55,13 +55,17 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
+class RunLostError(RunError):
+    """Flower's run is over, or cannot be had: another one may take over from the newest checkpoint."""
+
+
 class RuntimeGrid(Grid):
     """The grid of one task of one run.
 
     Args:
         client: with the task's token.
         run: what the task belongs to.
-        over: set when Flower says that the run is over; every call then raises ``RunError``.
+        over: set when Flower says that the run is over; every call then raises ``RunLostError``.
         max_reply_bytes: a larger reply counts as an error of its sender, > 0.
     """
 
@@ -112,7 +116,7 @@ class RuntimeGrid(Grid):
             try:
                 push_objects(parts, push, object_ids_to_push=set(response.objects_to_push))
             except ObjectPushError:
-                raise RunError("SuperLink took the messages but not their arrays; go on with --resume") from None
+                raise RunLostError("SuperLink took the messages but not their arrays; go on with --resume") from None
         return list(response.message_ids)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
@@ -196,7 +200,7 @@ class RuntimeGrid(Grid):
         """Call; again while SuperLink is being restarted.
 
         Raises:
-            RunError: the run is over, or SuperLink stays away.
+            RunLostError: the run is over, or SuperLink stays away.
         """
         end = time.monotonic() + LONGEST_OUTAGE_S
         while not self._over.is_set():
@@ -210,12 +214,12 @@ class RuntimeGrid(Grid):
                     break
                 reason = f"HTTP {error.response.status_code}"
             if time.monotonic() >= end:
-                raise RunError(
+                raise RunLostError(
                     f"SuperLink does not answer ({reason}); see that fedrec server runs, go on with --resume"
                 )
             log.warning("superlink=unreachable reason=%s retry_in_s=%g", reason, _RETRY_S)
             self._over.wait(_RETRY_S)
-        raise RunError("Flower has ended this run; go on with --resume")
+        raise RunLostError("Flower has ended this run; go on with --resume")
 
 
 class _Announced:
