@@ -164,7 +164,7 @@ def _request(path: Path, _: object) -> KeyFile:
 def _private(path: Path, _: object) -> KeyFile:
     public = read_key(path).public_key()
     if path.name == NODE_KEY:
-        return KeyFile(path.name, "node key, private", _ssh_fingerprint(public), public)
+        return KeyFile(path.name, "node key, private", ssh_fingerprint(public), public)
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     digest = hashlib.sha256(public.public_bytes(serialization.Encoding.DER, form)).hexdigest()
     return KeyFile(path.name, "private key", digest, public)
@@ -172,10 +172,11 @@ def _private(path: Path, _: object) -> KeyFile:
 
 def _node_public(path: Path, _: object) -> KeyFile:
     public = read_node_public(path)
-    return KeyFile(path.name, "node key, public: for the operator", _ssh_fingerprint(public), public)
+    return KeyFile(path.name, "node key, public: for the operator", ssh_fingerprint(public), public)
 
 
-def _ssh_fingerprint(public: ec.EllipticCurvePublicKey) -> str:
+def ssh_fingerprint(public: ec.EllipticCurvePublicKey) -> str:
+    """A public key as ``ssh-keygen -lf`` shows it."""
     digest = serialization.ssh_key_fingerprint(public, hashes.SHA256())
     return f"SHA256:{b64encode(digest).decode('ascii').rstrip('=')}"
 

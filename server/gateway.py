@@ -27,7 +27,7 @@ from server.gateway_metrics import GatewayMetrics, private_app
 from server.gateway_proxy import FleetProxy
 from server.gateway_settings import PRIVATE_HOST, GatewaySettings, server_tls, upstream_tls
 
-_CLOSE_S = 5.0  # for TLS to say goodbye, and for requests under way when the gateway stops
+_CLOSE_S = 3.0  # for TLS to say goodbye, and for requests under way when the gateway stops
 _UPSTREAM_IDLE_S = 2.0  # less than SuperLink's own 5, so that we never write into a connection it is closing
 _MAX_PRIVATE_CONNECTIONS = 32
 
@@ -41,7 +41,7 @@ class GatewayPorts:
 
 
 def serve_gateway(settings: GatewaySettings, *, ready: Callable[[GatewayPorts], None] = lambda ports: None) -> None:
-    """Serve, in the main thread, until SIGTERM or SIGINT; then let requests under way finish for up to five seconds.
+    """Serve, in the main thread, until SIGTERM or SIGINT; then let requests under way finish for up to three seconds.
 
     Args:
         settings: see there.

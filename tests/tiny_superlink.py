@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,20 +62,25 @@ class Site:
         with open_control(self.settings.loopback) as control:
             return control.register(key.public_key()), key
 
-    @contextmanager
-    def node(self, key: ec.EllipticCurvePrivateKey, handler: Handler = echo) -> Iterator[None]:
-        """A resident node of this key that answers until the ``with`` ends."""
-        stop = threading.Event()
-        joined = threading.Thread(
-            target=run_node, args=(app_of(handler), self.link(key)), kwargs={"stop": stop, "poll_s": 0.05}, daemon=True
-        )
-        joined.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            joined.join(20)
-            assert not joined.is_alive()
+    def node(self, key: ec.EllipticCurvePrivateKey, handler: Handler = echo) -> AbstractContextManager[None]:
+        """A resident node of this key."""
+        return resident(self.link(key), handler)
+
+
+@contextmanager
+def resident(link: Link, handler: Handler = echo) -> Iterator[None]:
+    """A node in a thread that answers until the ``with`` ends."""
+    stop = threading.Event()
+    joined = threading.Thread(
+        target=run_node, args=(app_of(handler), link), kwargs={"stop": stop, "poll_s": 0.05}, daemon=True
+    )
+    joined.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        joined.join(20)
+        assert not joined.is_alive()
 
 
 @contextmanager

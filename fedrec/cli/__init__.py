@@ -4,10 +4,12 @@ import typer
 import typer.core
 
 from fedrec.cli.data import data_app
+from fedrec.cli.enrol import enrol_app
 from fedrec.cli.items import items_app
 from fedrec.cli.keys import keys_app
 from fedrec.cli.pretrain import pretrain_command
 from fedrec.cli.privacy import privacy_app
+from fedrec.cli.server import SERVER_EXAMPLES, server_command
 from fedrec.cli.simulate import EXAMPLES, simulate_command
 
 typer.core.HAS_RICH = False  # our help is plain text, and beside rich typer would print "\\[required]" in it
@@ -19,10 +21,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(enrol_app, name="enrol")
 app.add_typer(items_app, name="items")
 app.add_typer(keys_app, name="keys")
 app.add_typer(privacy_app, name="privacy")
 app.command("simulate", epilog=EXAMPLES)(simulate_command)
+app.command("server", epilog=SERVER_EXAMPLES)(server_command)
 app.command("pretrain")(pretrain_command)
 
 

@@ -51,13 +51,14 @@ def test_two_runs_follow_each_other_over_the_same_node(site):
     assert len(runs) == 2
 
 
-def test_a_key_that_is_not_registered_or_no_longer_never_becomes_a_node(site):
+def test_a_key_that_is_not_registered_or_no_longer_never_becomes_a_node(site, caplog):
     node_id, revoked = site.enrolled()
     known, key = site.enrolled()
     with open_control(site.settings.loopback) as control:
         control.unregister(node_id)
     with site.node(revoked), site.node(new_key()), site.node(key), open_grid(site.settings) as grid:
         assert eventually(lambda: known in grid.get_node_ids())
+        assert eventually(lambda: caplog.text.count("disconnected reason=HTTP 412") >= 2)
         assert list(grid.get_node_ids()) == [known]
 
 
