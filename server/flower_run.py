@@ -74,12 +74,12 @@ def open_grid(settings: ServerSettings, *, max_reply_bytes: int = MAX_REPLY_BYTE
 
 def _started(loopback: Loopback) -> str:
     """Start a run and take its task; return the token. One process at a time, so that none takes another's."""
+    secret = SuperExecAuthHttpInterceptor(master_secret=loopback.read_secret(), protected_methods={_ACQUIRE})
     lock = os.open(loopback.state / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with open_control(loopback) as control:
             run_id = control.start_run()
-        secret = SuperExecAuthHttpInterceptor(master_secret=loopback.secret.read_bytes(), protected_methods={_ACQUIRE})
         with _runtime(loopback, secret) as client:
             for _ in range(_MOST_STRAYS):
                 offered = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
@@ -87,7 +87,7 @@ def _started(loopback: Loopback) -> str:
                     break
                 if offered.task.run_id == run_id:
                     return offered.token
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, ValueError) as error:
         raise RunLostError(f"SuperLink does not hand out the run ({type(error).__name__}); start again") from None
     except RunError as error:
         raise RunLostError(str(error)) from None

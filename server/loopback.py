@@ -95,19 +95,22 @@ class Loopback:
         """A client of one of SuperLink's APIs, past any proxy of the environment. It does not repeat anything.
 
         Raises:
-            RunError: no server was ever started with this state.
+            RunError: no server was ever started with this state, or by another user.
         """
-        try:
-            roots = self.authority.read_bytes()
-        except OSError:
-            raise RunError(
-                f"{self.authority}: not there; start fedrec server first, with the same server.toml"
-            ) from None
+        roots = self._read(self.authority)
         client = kind.from_server_address(self.address, False, roots, interceptors or [])
         trusting = client._client  # Flower has no option for it
         client._client = httpx.Client(verify=_trust(roots), timeout=CALL_TIMEOUT_S, trust_env=False)
         trusting.close()
         return client
+
+    def read_secret(self) -> bytes:
+        """The secret itself.
+
+        Raises:
+            RunError: as ``connect``.
+        """
+        return self._read(self.secret)
 
     def is_up(self) -> bool:
         """Whether SuperLink, ours and nobody else's, answers."""
@@ -116,6 +119,15 @@ class Loopback:
             return httpx.get(f"https://{self.address}/health", verify=verify, timeout=2.0, trust_env=False).is_success
         except (httpx.HTTPError, OSError):
             return False
+
+    def _read(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise RunError(
+                f"{path}: cannot be read: {error.strerror}; start fedrec server first, with the same server.toml, "
+                "and run this as the same user"
+            ) from None
 
     def _holds(self, now: datetime) -> bool:
         try:

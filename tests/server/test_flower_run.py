@@ -1,5 +1,7 @@
 """A run of Flower's without its processes: a grid here, a node there, SuperLink and the gateway between them."""
 
+from datetime import UTC, datetime
+
 import httpx
 import pytest
 from flwr.proto.control_pb2 import StartRunRequest
@@ -11,7 +13,7 @@ from server.control import open_control
 from server.flower_run import open_grid
 from server.settings import ServerSettings
 from tests.tiny_gateway import eventually
-from tests.tiny_superlink import Site, message_of, running_site
+from tests.tiny_superlink import Site, free_port, message_of, running_site
 
 pytestmark = pytest.mark.slow
 
@@ -71,9 +73,22 @@ def test_the_control_api_is_not_reachable_through_the_gateway(site):
     assert (refused.value.response.status_code, refused.value.response.text) == (403, "not published")
 
 
+def test_a_task_whose_process_died_before_it_was_taken_is_passed_over(site):
+    with open_control(site.settings.loopback) as control:
+        stray = control.start_run()
+    with open_grid(site.settings) as grid:
+        assert grid.run.run_id != stray
+        assert grid.get_node_ids() == []
+
+
 def test_a_run_needs_a_server(tmp_path):
-    with (
-        pytest.raises(RunError, match=r"not there; start fedrec server first, with the same server\.toml"),
-        open_grid(ServerSettings(keys=tmp_path, state=tmp_path)),
-    ):
+    words = r"state/loopback/secret: cannot be read: No such file or directory; start fedrec server first"
+    settings = ServerSettings(keys=tmp_path, state=tmp_path / "state", superlink_port=free_port())
+    with pytest.raises(RunError, match=words), open_grid(settings):
+        pass
+    settings.loopback.prepare(now=datetime.now(UTC))
+    words = (
+        rf"127\.0\.0\.1:{settings.superlink_port}: no SuperLink answers \(ConnectError\); is fedrec server running\?"
+    )
+    with pytest.raises(RunError, match=words), open_grid(settings):
         pass

@@ -211,6 +211,20 @@ def test_health_fails_while_superlink_is_dead_and_a_second_server_is_refused(ope
 
 
 @slow
+def test_a_run_goes_on_after_its_server_was_killed_and_started_again(operator):
+    operator.client("shop-7")
+    with operator.running() as first:
+        node_id = int(rows(operator.enrol("shop-7", "--json"))["shop-7"]["node_id"])
+        with resident(operator.link("shop-7")), open_grid(operator.settings) as grid:
+            assert eventually(lambda: grid.get_node_ids() == [node_id])
+            first.kill()
+            with operator.running():
+                (reply,) = grid.send_and_receive([message_of(node_id)], timeout=60)
+                assert reply.metadata.src_node_id == node_id
+                assert reply.has_content()
+
+
+@slow
 def test_a_sigterm_while_the_server_starts_ends_it_and_what_it_started(operator):
     called = [sys.executable, "-c", PROGRAM, "server", "--config", str(operator.config)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
