@@ -109,7 +109,7 @@ def admit(
     Args:
         message: the reply, whatever it holds.
         asked: nodes asked in this round, and under which key each must sign.
-        seen: nodes whose reply was judged already in this round.
+        seen: nodes whose reply was admitted already in this round.
         instruction: what they were asked; its header must come back unchanged.
         schema: names and shapes of the shared arrays.
         bounds: range of an honest update's norm.

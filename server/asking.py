@@ -17,7 +17,7 @@ from server.roster import Members
 from server.signer import Signer
 
 Verdict = Callable[[Message, Collection[int]], Admitted | Quarantined]
-"""Judges a message, given the nodes whose reply was judged before it."""
+"""Judges a message, given the nodes whose reply was admitted before it."""
 
 
 class Tally:
@@ -71,12 +71,13 @@ def ask(
         total: an empty sum of such arrays, flat.
         ledger_heads: by node, the newest end of its ledger that the server has seen.
     """
-    tally, seen = Tally(total), set[int]()
+    tally, answered = Tally(total), set[int]()
     messages = _messages(cohort, instruction, message_type=message_type, ledger_heads=ledger_heads)
     for message in cohort.grid.send_and_receive(messages, timeout=cohort.timeout_s):
-        judged, sender = verdict(message, seen), message.metadata.src_node_id
+        # A bad reply takes no turn from the good one: whoever sent it, it may not have been the client it names.
+        judged, sender = verdict(message, tally.ledger_heads.keys()), message.metadata.src_node_id
         if sender in cohort.asked:
-            seen.add(sender)
+            answered.add(sender)
         if message.has_content():
             tally.bytes_up += payload_bytes(message.content)
         if isinstance(judged, Admitted):
@@ -84,13 +85,13 @@ def ask(
             tally.total.add(flatten(judged.arrays, schema), weight=member.weight if member else 1.0)
             tally.admitted += 1
             tally.ledger_heads[sender] = judged.ledger_head
-            if tally.admitted == cohort.wanted and len(seen) < len(cohort.asked):
+            if tally.admitted == cohort.wanted and len(answered) < len(cohort.asked):
                 break
         else:
             tally.reasons[judged.reason] += 1
             if judged.reason == RefusalCode.BUDGET:
                 tally.spent.add(sender)
-    if missing := len(cohort.asked) - len(seen):
+    if missing := len(cohort.asked) - len(answered):
         tally.reasons["no-reply" if tally.admitted < cohort.wanted else "not-waited-for"] = missing
     return tally
 

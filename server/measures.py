@@ -61,7 +61,7 @@ def admit_measures(
     Args:
         message: the reply, whatever it holds.
         asked: nodes that were asked, and under which key each must sign.
-        seen: nodes whose reply was judged already.
+        seen: nodes whose reply was admitted already.
         instruction: what they were asked; its header must come back unchanged.
         measuring: what was agreed on.
 
