@@ -125,11 +125,18 @@ class RunFolder:
         return self.path / "report.json"
 
     def append_event(self, event: Mapping[str, Any]) -> None:
-        """Add one line to ``events.jsonl``, on disk when this returns."""
-        with self.events.open("a", encoding="utf-8") as stream:
-            stream.write(_line(event))
-            stream.flush()
-            os.fsync(stream.fileno())
+        """Add one line to ``events.jsonl``, on disk when this returns.
+
+        Raises:
+            RunError: the disk refuses; a part of the line may be there, and goes when the run is resumed.
+        """
+        try:
+            with self.events.open("a", encoding="utf-8") as stream:
+                stream.write(_line(event))
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise RunError(f"{self.events}: cannot be written: {error.strerror}; free space, then --resume") from None
 
     def rewrite_events(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Replace ``events.jsonl``: what a resumed run does, so that lines continue where its checkpoint stands."""

@@ -182,3 +182,12 @@ def test_line_that_is_being_written_is_left_out_when_the_run_goes_on(tmp_path: P
     with RunFolder.create(tmp_path / "run") as folder:
         folder.events.write_text('{"round": 1}\n{"rou')
         assert read_events(folder.path, growing=True) == [{"round": 1}]
+
+
+def test_line_that_the_disk_refuses_is_one_error_that_names_the_file(tmp_path):
+    with RunFolder.create(tmp_path / "run") as folder:
+        folder.events.mkdir()
+        with pytest.raises(
+            RunError, match=r"events\.jsonl: cannot be written: Is a directory; free space, then --resume"
+        ):
+            folder.append_event({"round": 1})
