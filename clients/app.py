@@ -85,7 +85,9 @@ def build_app(merchant_of: Callable[[Context], Trainer], *, clock: Clock = time.
 def answer(message: Message, merchant: Callable[[], Trainer], *, desk: Desk, task: Task) -> Message:
     """Return what ``task`` makes of ``message``, or an error that carries one of six codes."""
     try:
-        return Message(task(message, merchant(), desk), reply_to=message)
+        reply = Message(task(message, merchant(), desk), reply_to=message)
+        log.info("answered")
+        return reply
     except Exception as error:
         code = refusal_code(error)
         log.warning("refused=%s error=%s", code.value, type(error).__name__)
@@ -110,6 +112,7 @@ def _accepted(message: Message, merchant: Trainer, desk: Desk, *, kind: str) -> 
     instruction = instruction_from_record(message.content, schema=merchant.schema)
     check_signed(instruction, desk, kind=kind, server_key=merchant.server_key)
     check_agreement(instruction, merchant)
+    log.info("asked=%s round=%d", kind, instruction.round_index)
     return instruction
 
 

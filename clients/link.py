@@ -9,11 +9,9 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TypeVar
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
@@ -54,6 +52,7 @@ from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from clients.transport import Link, reason_of, tls_of, url_of
 from fedrec.errors import RunError, WireError
 
 log = logging.getLogger(__name__)
@@ -64,32 +63,27 @@ FIRST_LOOK_S = 0.1  # the server announces a message before it uploads its parts
 LONGEST_UPLOAD_S = 300.0
 MAX_OBJECTS = 4096  # parts of one message; with n arrays it has 2 n + 4
 MAX_MESSAGE_BYTES = 256 * 2**20
+_HINTS = {  # a refused node's status; 412 is also what a node hears whose killed predecessor still counts as there
+    401: ": not enrolled (send node.pub and reply.pub to the operator), or this machine's clock is wrong",
+    412: ": not enrolled (send node.pub and reply.pub to the operator), or its last connection still counts",
+}
 _PASSING = frozenset({408, 429, 502, 503, 504})  # a proxy's words for "later"
 
 
 class LinkLostError(RunError):
-    """The server no longer knows this node, or refuses it: join again. Carries a code or a number, never a text."""
+    """The server no longer knows this node, or refuses it: join again. Carries no text of the server's.
+
+    Attributes:
+        status: of HTTP, where that is how the server said so.
+    """
+
+    def __init__(self, why: str, *, status: int | None = None) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 class LinkStoppedError(Exception):
     """Whoever runs the node asked it to stop."""
-
-
-@dataclass(frozen=True, eq=False)
-class Link:
-    """How to reach a server.
-
-    Attributes:
-        address: ``HOST:PORT``.
-        root_certificates: PEM of the authority that signed the server's certificate; None speaks plain HTTP, for
-            tests on the loopback interface.
-        key: this client's key, registered with the server; None makes a new one each time, which only a server
-            without node authentication takes.
-    """
-
-    address: str
-    root_certificates: bytes | None = None
-    key: ec.EllipticCurvePrivateKey | None = None
 
 
 Request = TypeVar("Request")
@@ -191,11 +185,12 @@ class Session:
             try:
                 return call(request)
             except (httpx.RequestError, ValueError) as error:  # not there, or not Flower's protocol
-                reason = type(error).__name__
+                reason = reason_of(error)
             except httpx.HTTPStatusError as error:
-                if error.response.status_code not in _PASSING:
-                    raise LinkLostError(f"HTTP {error.response.status_code}") from error
-                reason = f"HTTP {error.response.status_code}"
+                status = error.response.status_code
+                if status not in _PASSING:
+                    raise LinkLostError(f"HTTP {status}", status=status) from error
+                reason = f"HTTP {status}"
             log.warning("unreachable reason=%s retry_in_s=%.1f", reason, delay_s)
             if self._stop.wait(delay_s):
                 break
@@ -216,18 +211,21 @@ def connect(link: Link, *, stop: threading.Event) -> Iterator[Session]:
     """
     private_key, public_key = (link.key, link.key.public_key()) if link.key else generate_key_pairs()
     public = public_key_to_bytes(public_key)
-    insecure = link.root_certificates is None
     interceptors: list[ProtobufClientInterceptor] = [
         RuntimeVersionHttpInterceptor(component_name="SuperNode"),
         NodeAuthHttpInterceptor(private_key, public_key),
     ]
-    with FleetHttpClient.from_server_address(link.address, insecure, link.root_certificates, interceptors) as client:
+    with FleetHttpClient(url_of(link), interceptors=interceptors, verify=tls_of(link) or False) as client:
+        vars(client)["_client"].follow_redirects = False  # a server sends nobody elsewhere, least of all without TLS
         lost = threading.Event()
         joining = Session(client, 0, stop=stop, lost=lost)
         if link.key is None:
             joining._call(client.RegisterNode, RegisterNodeFleetRequest(public_key=public))
         activation = ActivateNodeRequest(public_key=public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
-        node_id = joining._call(client.ActivateNode, activation).node_id
+        try:
+            node_id = joining._call(client.ActivateNode, activation).node_id
+        except LinkLostError as error:
+            raise LinkLostError(f"{error}{_HINTS.get(error.status or 0, '')}", status=error.status) from error
         heartbeat = HeartbeatSender(_heartbeat(client, node_id, lost=lost))
         heartbeat.start()
         try:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.link import Link, LinkLostError, LinkStoppedError, Session, connect, delays
+from clients.link import LinkLostError, LinkStoppedError, Session, connect, delays
+from clients.transport import Link
 from fedrec.errors import WireError
 from fedrec.wire import RefusalCode, refusal_to_error
 

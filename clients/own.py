@@ -15,8 +15,10 @@ from fedrec.data.histories import Histories, build_histories
 from fedrec.data.rules import RuleCount
 from fedrec.errors import DataError, PrivacyError, RunError
 from fedrec.invitation import Invitation, read_invitation
+from fedrec.keyfiles import REPLY_KEY
 from fedrec.privacy.ledger import Ledger
 from fedrec.privacy.policy import Policy, load_policy
+from fedrec.signing import SigningKey
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,7 @@ def open_own(settings: ClientSettings) -> Own:
 
     Raises:
         DataError: the events cannot be used.
-        ConfigError, RunError: the invitation is not whole.
+        ConfigError, RunError: the invitation is not whole, or the key for replies is missing.
         PrivacyError: the policy or the ledger is missing or damaged, or the policy does not allow this federation.
     """
     invitation = read_invitation(settings.federation)
@@ -74,6 +76,7 @@ def open_own(settings: ClientSettings) -> Own:
         ledger=ledger,
         replies=ReplyCache(settings.reply),
         partition=int(settings.dataset[:8], 16),
+        reply_key=SigningKey.load(settings.keys / REPLY_KEY),
     )
     merchant.check_policy(merchant.metrics)
     return Own(invitation, agreement, policy, ledger, merchant, rules, len(histories))

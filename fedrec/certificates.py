@@ -138,6 +138,30 @@ def check_name(name: str) -> str:
     return name
 
 
+def certified_hosts(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The host names and addresses that a server's certificate is for; none where it names none.
+
+    Raises:
+        ConfigError: its extensions are malformed.
+    """
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    except ValueError:
+        raise ConfigError("certificate: its extensions are malformed; make another") from None
+    return tuple(str(name.value) for name in names)
+
+
+def certified_name(host: str) -> str:
+    """A host as ``certified_hosts`` spells it.
+
+    Raises:
+        ConfigError: it is malformed.
+    """
+    return str(_host(host).value)
+
+
 def _host(text: str) -> x509.GeneralName:
     """A host as certificates name it; what looks like an address must be one."""
     try:

@@ -102,16 +102,27 @@ class Invitation:
 
 
 def write_invitation(
-    folder: Path, run: Path, *, catalogue: Catalogue, authority: Path, address: str, min_events: int, max_history: int
+    folder: Path,
+    run: Path,
+    *,
+    name: str,
+    catalogue: Catalogue,
+    authority: Path,
+    address: str,
+    min_events: int,
+    max_history: int,
 ) -> Invitation:
     """Write an invitation to a prepared run.
 
     Args:
         folder: new, or empty.
-        run: with ``agreement.json`` and ``base/``; its name becomes the federation's.
+        run: with ``agreement.json`` and ``base/``.
+        name: of the federation.
         catalogue: what the base was made for, in the same order; only ids and text go out.
         authority: the certificate that merchants will trust.
         address: HOST:PORT.
+        min_events: people with fewer events are left out.
+        max_history: events kept per person, the latest.
 
     Raises:
         ConfigError: the address or the name is malformed.
@@ -120,10 +131,10 @@ def write_invitation(
     from fedrec.agreement import read_agreement
 
     split_address(address)
-    agreement, name = read_agreement(run), check_name(run.name)
+    agreement = read_agreement(run)
     (folder / "base").mkdir(parents=True, exist_ok=True)
     write_catalogue(catalogue.text_only(), folder / CATALOGUE)
-    sources = {name: run / name for name in LARGEST if name != CATALOGUE} | {CA_CRT: authority}
+    sources = {file: run / file for file in LARGEST if file != CATALOGUE} | {CA_CRT: authority}
     try:
         for file, source in sources.items():
             shutil.copyfile(source, folder / file)
@@ -131,7 +142,7 @@ def write_invitation(
         raise RunError(f"{error.filename}: the invitation cannot be written: {error.strerror}") from None
     terms = Terms(
         version=1,
-        name=name,
+        name=check_name(name),
         address=address,
         server_key=agreement.server_key,
         min_events=min_events,

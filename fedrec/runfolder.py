@@ -15,7 +15,7 @@ report.html, report.json, summary.json
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from fedrec.errors import RunError
 LOCK = ".lock"
 EVENTS = "events.jsonl"
 FOLDERS = ("base", "checkpoints", "keys", "ledger", "workspace")
+FEDERATION_FOLDERS = ("base", "checkpoints")  # what is private lies elsewhere: at the merchants, and with the server
 
 
 class RunFolder:
@@ -42,8 +43,11 @@ class RunFolder:
         self._lock = lock
 
     @classmethod
-    def create(cls, path: Path) -> "RunFolder":
+    def create(cls, path: Path, *, folders: Sequence[str] = FOLDERS) -> "RunFolder":
         """Make a new run folder.
+
+        Args:
+            folders: to make in it: those of a simulation, or of a federation on separate machines.
 
         Raises:
             RunError: it holds files already, cannot be written, or another process uses it.
@@ -56,7 +60,7 @@ class RunFolder:
         if occupied:
             raise RunError(f"{path}: exists; pass --resume or another --out")
         folder = cls(path, lock=_lock(path))
-        for name in FOLDERS:
+        for name in folders:
             (path / name).mkdir()
         return folder
 

@@ -132,12 +132,20 @@ def _publish(job: Job, state: ServerState) -> None:
     write_arrays(job.folder.adapter, unflatten(state.best, job.federation.schema), metadata=about)
 
 
-def job_of_run(folder: RunFolder, config: Config, *, roster: Roster | None = None, heads: Path | None = None) -> Job:
+def job_of_run(
+    folder: RunFolder,
+    config: Config,
+    *,
+    key: Path | None = None,
+    roster: Roster | None = None,
+    heads: Path | None = None,
+) -> Job:
     """Put together the job of a prepared run folder: its agreement, its base, its panel.
 
     Args:
         folder: open, with ``agreement.json`` and ``base/``.
         config: the run's settings.
+        key: file of the server's signing key; the run's own, as in a simulation, when None.
         roster, heads: as of ``Job``.
 
     Raises:
@@ -156,7 +164,7 @@ def job_of_run(folder: RunFolder, config: Config, *, roster: Roster | None = Non
         federation=_federation(agreement, config, schema_of(ranker)),
         initial=adapter_arrays(ranker),
         folder=folder,
-        signer=_signer(folder.path, agreement),
+        signer=_signer(key or server_key_path(folder.path), agreement),
         judge=load_judge(folder.path, agreement),
         epsilon_after=lambda rounds: plan.epsilon_after(
             rounds * plan.local_steps, metric_releases=agreement.metric_releases_by(rounds)
@@ -199,9 +207,8 @@ def _measuring(agreement: "Agreement") -> Measuring | None:
     return Measuring(names, agreement.metrics_every, metric_noise_std(agreement.plan, metrics=len(names)))
 
 
-def _signer(run: Path, agreement: "Agreement") -> Signer:
+def _signer(path: Path, agreement: "Agreement") -> Signer:
     """The agreed key: with another one every client would refuse every instruction."""
-    path = server_key_path(run)
     key = SigningKey.load(path)
     if key.public != agreement.server_key:
         raise RunError(f"{path}: not the key that the agreement names; put the run's own key back")

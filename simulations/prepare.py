@@ -113,7 +113,7 @@ def prepare(config: Config, folder: RunFolder, people: People, progress: Progres
     if config.pretraining.base is None:
         make_base(config, people.catalogue, folder.base, fit=fit, judge=judge, progress=progress)
     else:
-        adopt_base(config.pretraining.base, folder.base, items=len(people.catalogue), judge=judge)
+        adopt_base(config.pretraining.base, folder.base, catalogue=people.catalogue, judge=judge)
     write_workspace(folder.path, people.split.train, people.partition.clients)
     agreement = make_agreement(
         config,

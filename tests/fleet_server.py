@@ -12,7 +12,7 @@ from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatResponse
 from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PullObjectResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
-from clients.link import Link
+from clients.transport import Link
 
 SECRET = "user 123 bought X"
 NODE = 5
@@ -40,6 +40,7 @@ class Fleet:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.bodies: dict[str, list[bytes]] = {}
+        self.elsewhere = ""  # where a status of 3xx sends a client
         self.answers: dict[str, Callable[[bytes], bytes | int]] = {
             "register-node": lambda body: b"",
             "activate-node": lambda body: ActivateNodeResponse(node_id=NODE).SerializeToString(),
@@ -85,6 +86,8 @@ def served(fleet: Fleet, *, tls: ssl.SSLContext | None = None) -> Iterator[Link]
             self.send_response(200 if isinstance(said, bytes) else said)
             self.send_header("content-type", "application/protobuf")
             self.send_header("content-length", str(len(content)))
+            if fleet.elsewhere:
+                self.send_header("location", fleet.elsewhere)
             self.end_headers()
             self.wfile.write(content)
 

@@ -46,9 +46,14 @@ class Operator:
             plan or private_plan(), run_id="ab" * 16, base_digest=digest, server_key=public, **changes
         )
         write_agreement(self.agreement, self.run)
-        self.invitation: Invitation = write_invitation(
-            self.run / "invitation",
+        self.invitation = self.invite(self.run / "invitation", address)
+
+    def invite(self, folder: Path, address: str) -> Invitation:
+        """Write an invitation to this federation at an address."""
+        return write_invitation(
+            folder,
             self.run,
+            name="spring",
             catalogue=catalogue(),
             authority=self.keys / "ca.crt",
             address=address,
@@ -79,7 +84,10 @@ def write_events(path: Path, known: Histories | None = None, *, more: str = "") 
     return path
 
 
-def joined(operator: Operator, out: Path, *, events: Path, **changes: Any) -> Joined:
+def joined(
+    operator: Operator, out: Path, *, events: Path, invitation: Invitation | None = None, **changes: Any
+) -> Joined:
     """A merchant joins, under wishes such as ``max_epsilon``."""
+    invited = invitation or operator.invitation
     wishes = Wishes(**({"min_people": PEOPLE} | changes))
-    return join(operator.invitation.folder, out, name=out.name, events=events, columns={}, wishes=wishes)
+    return join(invited.folder, out, name=out.name, events=events, columns={}, wishes=wishes)

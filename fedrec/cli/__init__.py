@@ -3,9 +3,14 @@
 import typer
 import typer.core
 
+from fedrec.cli.client import EXAMPLES as CLIENT_EXAMPLES
+from fedrec.cli.client import client_command
 from fedrec.cli.data import data_app
 from fedrec.cli.enrol import enrol_app
+from fedrec.cli.federation import federation_app
 from fedrec.cli.items import items_app
+from fedrec.cli.join import EXAMPLES as JOIN_EXAMPLES
+from fedrec.cli.join import join_command
 from fedrec.cli.keys import keys_app
 from fedrec.cli.pretrain import pretrain_command
 from fedrec.cli.privacy import privacy_app
@@ -22,12 +27,15 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(enrol_app, name="enrol")
+app.add_typer(federation_app, name="federation")
 app.add_typer(items_app, name="items")
 app.add_typer(keys_app, name="keys")
 app.add_typer(privacy_app, name="privacy")
 app.command("simulate", epilog=EXAMPLES)(simulate_command)
 app.command("server", epilog=SERVER_EXAMPLES)(server_command)
 app.command("pretrain")(pretrain_command)
+app.command("join", epilog=JOIN_EXAMPLES)(join_command)
+app.command("client", epilog=CLIENT_EXAMPLES)(client_command)
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Say what was spent on whom, and how much the policy leaves; checks every line first."""
-    found = [_facts(one) for one in _sources(source, policy=policy, key=key, witness=witness)]
+    found = [facts_of(one) for one in _sources(source, policy=policy, key=key, witness=witness)]
     if as_json:
         typer.echo(json.dumps({"ledgers": found}, indent=2, allow_nan=False))
     elif source.is_dir():
@@ -159,7 +159,7 @@ def reconcile_command(
         raise ConfigError(f"--client {client}: expected 0 to {len(chosen) - 1}")
     one = chosen[client or 0]
     Ledger.open(one.files, dataset=None, policy=one.policy).settle(entry, steps=steps, reason=reason)
-    facts = _facts(one)
+    facts = facts_of(one)
     typer.echo(json.dumps(facts, indent=2, allow_nan=False) if as_json else page_of(facts))
 
 
@@ -195,7 +195,7 @@ def _files(ledger: Path, *, key: Path | None, witness: Path | None) -> LedgerFil
     return LedgerFiles(ledger, key or beside.key, witness or beside.witness)
 
 
-def _facts(source: Source) -> dict[str, Any]:
+def facts_of(source: Source) -> dict[str, Any]:
     """Everything ``show`` says, as JSON has it; epsilon is null where something went without noise."""
     ledger = Ledger.open(source.files, dataset=None, policy=source.policy)
     entries, spendings, signed = ledger.entries(), ledger.spendings(), ledger.countersigned()

@@ -11,7 +11,7 @@ _SHOWN = 10
 
 def line_of(facts: dict[str, Any]) -> str:
     """One ledger of a run."""
-    return f"{Path(facts['ledger']).stem}: {facts['charged']} charges; {_spent(facts)}"
+    return f"{Path(facts['ledger']).stem}: {facts['charged']} charges; {spent_of(facts)}"
 
 
 def page_of(facts: dict[str, Any]) -> str:
@@ -19,7 +19,7 @@ def page_of(facts: dict[str, Any]) -> str:
     limit = "" if facts["max_epsilon"] is not None else "  (no policy given: nothing says how much is allowed)"
     signed = f"entry {facts['countersigned']}" if facts["countersigned"] else "none yet"
     lines = [
-        f"spent          {_spent(facts)}{limit}",
+        f"spent          {spent_of(facts)}{limit}",
         f"data set       {facts['dataset']}",
         f"charges        {facts['charged']}, of which released {facts['released']}, settled {facts['settled']}",
         f"head           {facts['head']}",
@@ -35,8 +35,8 @@ def page_of(facts: dict[str, Any]) -> str:
     return "\n".join([*lines, *(_row(entry) for entry in newest)])
 
 
-def _spent(facts: dict[str, Any]) -> str:
-    """The whole statement, never a bare epsilon."""
+def spent_of(facts: dict[str, Any]) -> str:
+    """What one ledger has spent: the whole statement, never a bare epsilon."""
     if not facts["private"]:
         return "NOT PRIVATE: steps without noise are on record, so nothing bounds what they told"
     if facts["delta"] is None:

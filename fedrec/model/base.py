@@ -14,6 +14,7 @@ from fedrec.errors import RunError
 from fedrec.model.ranker import Ranker, RankerSpec
 
 PANEL = "panel.safetensors"  # public people kept aside, beside the base
+CATALOGUE = "catalogue.sha256"  # digest of the items and texts it was made from, beside the base
 FILES = ("items.safetensors", "ranker.safetensors", "ranker.json")
 
 

@@ -9,7 +9,7 @@ from fedrec.config import Config
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.histories import Histories
 from fedrec.errors import ConfigError, RunError
-from fedrec.model.base import PANEL, load_base, new_ranker, save_base
+from fedrec.model.base import CATALOGUE, PANEL, load_base, new_ranker, save_base
 from fedrec.model.decoder import load_backbone, small_llama
 from fedrec.model.items import Whitening, catalogue_vectors
 from fedrec.model.pretraining import pretrain
@@ -44,21 +44,24 @@ def make_base(
             seed=config.seed,
             on_epoch=lambda epoch, loss: stage.move_to(epoch, text=f"loss {loss:.3f}"),
         )
-    _write(ranker, folder, judge)
+    _write(ranker, folder, catalogue=catalogue, judge=judge)
 
 
-def adopt_base(source: Path, folder: Path, *, items: int, judge: Histories) -> None:
+def adopt_base(source: Path, folder: Path, *, catalogue: Catalogue, judge: Histories) -> None:
     """Copy a base that ``fedrec pretrain`` made.
 
     Raises:
-        RunError: not a base, or of a catalogue of another size.
+        RunError: not a base, or of another catalogue: other items, another order or other texts.
     """
-    ranker = load_base(source)
+    ranker, items = load_base(source), len(catalogue)
     if ranker.items != items:
         raise RunError(
             f"{source}: made for {ranker.items} items, the catalogue has {items}; pretrain with this catalogue"
         )
-    _write(ranker, folder, judge)
+    noted = source / CATALOGUE
+    if noted.exists() and noted.read_text(encoding="utf-8").strip() != catalogue.text_only().digest():
+        raise RunError(f"{source}: made for {items} other items, texts or another order; pretrain with this catalogue")
+    _write(ranker, folder, catalogue=catalogue, judge=judge)
 
 
 def item_table(config: Config, catalogue: Catalogue, *, on_item: Callable[[int], None]) -> np.ndarray:
@@ -109,7 +112,8 @@ def build_ranker(config: Config, vectors: np.ndarray) -> Ranker:
     return ranker
 
 
-def _write(ranker: Ranker, folder: Path, judge: Histories) -> None:
+def _write(ranker: Ranker, folder: Path, *, catalogue: Catalogue, judge: Histories) -> None:
     save_base(ranker, folder)
+    (folder / CATALOGUE).write_text(catalogue.text_only().digest() + "\n", encoding="utf-8")
     if len(judge):
         judge.save(folder / PANEL)

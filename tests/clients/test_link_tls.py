@@ -15,6 +15,8 @@ from cryptography.x509.oid import NameOID
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
 
 from clients.node import run_node
+from fedrec.keyfiles import make_authority, make_client, make_server, sign_request
+from tests.fedrec.tls import server_context
 from tests.fleet_server import Fleet, StopAfter, served
 from tests.tiny_federation import client_app
 
@@ -57,4 +59,47 @@ def test_node_tells_another_authoritys_server_nothing(tmp_path: Path, caplog: py
     with served(fleet, tls=tls) as link, caplog.at_level(logging.WARNING):
         run_node(client_app(), replace(link, root_certificates=other, key=key), stop=StopAfter(2))
     assert fleet.asked == []
-    assert [line.split(" retry")[0] for line in caplog.messages] == ["unreachable reason=ConnectError"] * 2
+    why = "self-signed certificate); expected one for this address by ca.crt's authority"
+    assert [line.split(" retry")[0] for line in caplog.messages] == [
+        f"unreachable reason=certificate refused ({why}"
+    ] * 2
+
+
+def test_node_says_when_the_certificate_is_for_another_host(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tls, pem = certified(tmp_path / "one")
+    fleet = Fleet()
+    with served(fleet, tls=tls) as link, caplog.at_level(logging.WARNING):
+        elsewhere = replace(link, address=link.address.replace("127.0.0.1", "localhost"), root_certificates=pem)
+        run_node(client_app(), elsewhere, stop=StopAfter(1))
+    assert fleet.asked == []
+    assert "certificate refused (Hostname mismatch, certificate is not valid for 'localhost'.)" in caplog.text
+
+
+def test_node_lets_no_server_send_it_elsewhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tls, pem = certified(tmp_path / "one")
+    fleet, other = Fleet(), Fleet()
+    fleet.answers["activate-node"] = lambda body: 307
+    with served(other) as plain, served(fleet, tls=tls) as link, caplog.at_level(logging.WARNING):
+        fleet.elsewhere = f"http://{plain.address}/v1/fleet/activate-node"
+        run_node(client_app(), replace(link, root_certificates=pem), stop=StopAfter(1))
+    assert other.asked == []
+    assert "disconnected reason=HTTP 307" in caplog.text
+
+
+def test_node_shows_its_certificate_to_a_server_that_asks_and_says_when_it_has_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, fleet = datetime.now(UTC), Fleet()
+    authority, server, client = (tmp_path / name for name in ("authority", "server", "client"))
+    make_authority(authority, days=2, now=now)
+    make_server(server, authority, ["127.0.0.1"], days=1, now=now)
+    make_client(client, "shop-7", with_request=True)
+    shown = (sign_request(client / "tls.csr", authority, days=1, now=now), client / "tls.key")
+    tls = server_context(server, clients_from=authority / "ca.crt")
+    with served(fleet, tls=tls) as link, caplog.at_level(logging.WARNING):
+        trusting = replace(link, root_certificates=(authority / "ca.crt").read_bytes())
+        run_node(client_app(), trusting, stop=StopAfter(1))
+        assert fleet.asked == []
+        assert "unreachable reason=TLS (TLSV13_ALERT_CERTIFICATE_REQUIRED)" in caplog.text
+        run_node(client_app(), replace(trusting, certificate=shown), stop=StopAfter(1))
+    assert "activate-node" in fleet.asked

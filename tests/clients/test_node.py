@@ -94,7 +94,17 @@ def test_a_refused_node_tries_again_ever_more_slowly_and_repeats_none_of_the_ser
         run_node(client_app(), link, stop=stop)
     assert fleet.asked.count("activate-node") == 4
     assert all(low <= waited <= 2 * low for low, waited in zip([0.5, 1, 2, 4], stop.waited, strict=True))
-    assert all(line.startswith("disconnected reason=HTTP 401 retry_in_s=") for line in caplog.messages)
+    hint = "not enrolled (send node.pub and reply.pub to the operator), or this machine's clock is wrong"
+    assert all(line.startswith(f"disconnected reason=HTTP 401: {hint} retry_in_s=") for line in caplog.messages)
+
+
+def test_a_node_that_is_not_enrolled_is_told_what_to_send(caplog: pytest.LogCaptureFixture) -> None:
+    fleet = Fleet()
+    fleet.answers["activate-node"] = lambda body: 412
+    with served(fleet) as link, caplog.at_level(logging.WARNING):
+        run_node(client_app(), link, stop=StopAfter(1))
+    hint = "not enrolled (send node.pub and reply.pub to the operator), or its last connection still counts"
+    assert caplog.messages[0].startswith(f"disconnected reason=HTTP 412: {hint} retry_in_s=")
 
 
 def test_a_server_that_is_away_is_asked_again_ever_more_slowly(caplog: pytest.LogCaptureFixture) -> None:

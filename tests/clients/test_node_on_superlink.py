@@ -29,7 +29,7 @@ from fedrec.quiet import silence
 silence()
 logging.basicConfig(level=logging.INFO)
 from clients.app import app
-from clients.link import Link
+from clients.transport import Link
 from clients.node import run_node
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -14,11 +14,11 @@ from clients.replies import ReplyCache
 from clients.settings import ClientSettings, load_client_settings
 from fedrec.agreement import agreed_ranker
 from fedrec.code import code_digest
-from fedrec.errors import DataError, FedrecError, PrivacyError, RunError
+from fedrec.errors import ConfigError, DataError, FedrecError, PrivacyError, RunError
 from fedrec.privacy.ledger import Ledger, LedgerFiles
 from fedrec.privacy.policy import load_policy, write_policy
-from fedrec.signed import LIFETIME_S
-from fedrec.wire import Address
+from fedrec.signed import LIFETIME_S, is_reply_signed_by
+from fedrec.wire import Address, update_from_record
 from tests.tiny_federation import context_of, sent, signed
 from tests.tiny_invitation import PEOPLE, Operator, joined, people, write_events
 from tests.tiny_ranker import instruction, open_plan, start_arrays
@@ -84,7 +84,9 @@ def test_a_round_that_the_server_signed_is_charged_to_the_ledger_and_answered(sh
     address = Address("train", 5, int(time.time()) + LIFETIME_S)
     message = sent(signed(asked, key=operator.key, address=address))
     reply = build_app(lambda context: own.merchant)(message, context_of(0))
-    assert not reply.has_error()
+    update = update_from_record(reply.content, schema=own.merchant.schema)
+    registered = (shop / "keys" / "reply.pub").read_text().strip()
+    assert is_reply_signed_by(registered, update, sender=5), "what the operator enrols is what signs"
     assert own.ledger.spent() > 0
     forged = sent(signed(asked, address=address))
     refused = build_app(lambda context: own.merchant)(forged, context_of(0))
@@ -144,6 +146,10 @@ def fewer_people(shop: Path) -> None:
     write_events(shop.parent / "events.csv", people((5, 6, 7)))
 
 
+def lost_reply_key(shop: Path) -> None:
+    (shop / "keys" / "reply.key").unlink()
+
+
 def no_events(shop: Path) -> None:
     (shop.parent / "events.csv").unlink()
 
@@ -165,6 +171,7 @@ def spoiled_authority(shop: Path) -> None:
         (other_code, PrivacyError, "policy allowed_code: .*, allowed one of"),
         (other_server, PrivacyError, "policy server_key: .*, allowed '0000"),
         (fewer_people, PrivacyError, "policy min_people: fewer people here, allowed >= 8"),
+        (lost_reply_key, ConfigError, r"reply\.key: the key cannot be read: No such file"),
         (no_events, DataError, r"events\.csv: cannot be read: No such file"),
         (strange_items, DataError, r"events\.csv: not one item is in the federation's catalogue"),
         (spoiled_authority, RunError, r"ca\.crt: was changed since the invitation was made"),

@@ -40,7 +40,8 @@ def test_people_to_judge_on_are_kept_aside(made):
 def test_nothing_but_the_base_is_left(made):
     bench, _ = made
     names = {path.name for path in (bench.folder / "base").iterdir()}
-    assert names == {"items.safetensors", "ranker.safetensors", "ranker.json", "panel.safetensors"}
+    files = {"items.safetensors", "ranker.safetensors", "ranker.json", "panel.safetensors", "catalogue.sha256"}
+    assert names == files
     assert {path.name for path in bench.folder.iterdir()} <= {"base", "events.csv", "items.csv", "tiny.toml", ".cache"}
 
 

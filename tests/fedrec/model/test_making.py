@@ -31,7 +31,13 @@ from tests.tiny_ranker import (
 )
 
 TITLES = tuple(f"{colour} {thing}" for colour in ("red", "blue", "green", "grey") for thing in "abcdefghij")
-CATALOGUE = Catalogue(tuple(f"i{n}" for n in range(ITEMS)), TITLES, pl.DataFrame())
+
+
+def _catalogue(*titles: str) -> Catalogue:
+    return Catalogue(tuple(f"i{n}" for n in range(len(titles))), titles, pl.DataFrame())
+
+
+CATALOGUE = _catalogue(*TITLES)
 FIT, JUDGE = histories(5, 8, 3, 12, seed=1), histories(4, 6, seed=2)
 HISTORIES = torch.randint(0, ITEMS, (3, HISTORY), generator=torch.Generator().manual_seed(0))
 SILENT = Progress(enabled=False)
@@ -102,7 +108,7 @@ def test_item_table_tells_how_far_it_is_and_has_unit_rows():
 
 def test_base_made_elsewhere_is_adopted_bit_for_bit(tmp_path):
     save_base(learned(), tmp_path / "source")
-    adopt_base(tmp_path / "source", tmp_path / "run", items=ITEMS, judge=JUDGE)
+    adopt_base(tmp_path / "source", tmp_path / "run", catalogue=CATALOGUE, judge=JUDGE)
     assert all((tmp_path / "run" / name).read_bytes() == (tmp_path / "source" / name).read_bytes() for name in FILES)
     assert len(Histories.load(tmp_path / "run" / PANEL)) == len(JUDGE)
 
@@ -110,9 +116,19 @@ def test_base_made_elsewhere_is_adopted_bit_for_bit(tmp_path):
 def test_base_of_another_catalogue_is_not_adopted(tmp_path):
     save_base(learned(), tmp_path)
     with pytest.raises(RunError, match="made for 40 items, the catalogue has 41; pretrain with this catalogue"):
-        adopt_base(tmp_path, tmp_path / "run", items=41, judge=JUDGE)
+        adopt_base(tmp_path, tmp_path / "run", catalogue=_catalogue("one", *TITLES), judge=JUDGE)
     with pytest.raises(RunError, match="not a usable base"):
-        adopt_base(tmp_path / "nowhere", tmp_path / "run", items=ITEMS, judge=JUDGE)
+        adopt_base(tmp_path / "nowhere", tmp_path / "run", catalogue=CATALOGUE, judge=JUDGE)
+
+
+def test_base_of_as_many_other_items_is_not_adopted_either(tmp_path):
+    _make(tmp_path / "base", _config(), fit=histories())
+    with_price = Catalogue(CATALOGUE.item_ids, TITLES, pl.DataFrame({"price": np.arange(ITEMS, dtype=float)}))
+    adopt_base(tmp_path / "base", tmp_path / "run", catalogue=with_price, judge=JUDGE)  # a price is no text
+    adopt_base(tmp_path / "run", tmp_path / "again", catalogue=CATALOGUE, judge=JUDGE)
+    for other in (_catalogue(*TITLES[::-1]), Catalogue(CATALOGUE.item_ids[::-1], TITLES, pl.DataFrame())):
+        with pytest.raises(RunError, match="made for 40 other items, texts or another order; pretrain with this"):
+            adopt_base(tmp_path / "run", tmp_path / "never", catalogue=other, judge=JUDGE)
 
 
 @pytest.mark.parametrize("backbone", ["llama", "gpt2"])

@@ -1,0 +1,55 @@
+"""How to reach a server, whom to trust there, and what to say when that fails."""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """How to reach a server.
+
+    Attributes:
+        address: ``HOST:PORT``.
+        root_certificates: PEM of the authority that signed the server's certificate; None speaks plain HTTP, for
+            tests on the loopback interface.
+        key: this client's key, registered with the server; None makes a new one each time, which only a server
+            without node authentication takes.
+        certificate: files of this client's own certificate and its key (PEM), for a server that asks for one.
+    """
+
+    address: str
+    root_certificates: bytes | None = None
+    key: ec.EllipticCurvePrivateKey | None = None
+    certificate: tuple[Path, Path] | None = None
+
+
+def url_of(link: Link) -> str:
+    """Where requests go; a path is still to be added."""
+    return f"{'http' if link.root_certificates is None else 'https'}://{link.address}"
+
+
+def tls_of(link: Link) -> ssl.SSLContext | None:
+    """Trust the link's authority and no other; None for plain HTTP."""
+    if link.root_certificates is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(cadata=link.root_certificates.decode("ascii"))
+    if link.certificate:
+        context.load_cert_chain(*link.certificate)
+    return context
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong, in words of this machine's TLS library, or by name alone."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"certificate refused ({cause.verify_message}); expected one for this address by ca.crt's authority"
+        if isinstance(cause, ssl.SSLError):
+            return f"TLS ({cause.reason})"
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

@@ -1,0 +1,116 @@
+"""``fedrec join``: a merchant accepts an invitation, on its own machine."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedrec.cli.data import parse_mapping
+from fedrec.cli.errors import one_line_errors
+from fedrec.paths import make_app_importable
+from fedrec.privacy.policy import MIN_PEOPLE
+
+if TYPE_CHECKING:
+    from clients.joining import Joined
+
+EXAMPLES = """Examples:
+
+\b
+  fedrec join invitation --data events.csv --name shop-7 --out shop-7
+      keys, policy, ledger and client.toml; nothing leaves this machine
+  fedrec join invitation --data events.csv --name shop-7 --out shop-7 --max-epsilon 4 --fingerprint 9f0c...
+      only if it asks for no more, and is what the operator read out to you
+  fedrec join invitation --data orders.csv --map user_id=CustomerID --map item_id=SKU --name shop-7 --out shop-7
+      your own column names
+"""
+
+
+@one_line_errors
+def join_command(
+    invitation: Annotated[Path, typer.Argument(help="folder that the operator sent", metavar="INVITATION")],
+    data: Annotated[Path, typer.Option(help="your events: CSV or Parquet; stays where it is")],
+    name: Annotated[str, typer.Option(help="what the operator will call you; public")],
+    out: Annotated[Path, typer.Option(help="folder to make; must not exist")],
+    event_map: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN of the events; repeatable")] = None,
+    max_epsilon: Annotated[float | None, typer.Option(help="refuse a federation that asks for more")] = None,
+    min_people: Annotated[int, typer.Option(help="no training with fewer people than this", min=1)] = MIN_PEOPLE,
+    fingerprint: Annotated[str | None, typer.Option(help="of the invitation, as the operator told you")] = None,
+    certificate_request: Annotated[
+        bool, typer.Option("--certificate-request", help="also a TLS key and a request, where the server asks for it")
+    ] = False,
+    allow_not_private: Annotated[
+        bool, typer.Option("--allow-not-private", help="take part in a federation that protects nobody")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")] = False,
+) -> None:
+    """Check an invitation, make what a client needs, and say what you agree to. Sends nothing."""
+    make_app_importable()
+    from fedrec.quiet import silence
+
+    silence()
+    from clients.joining import Wishes, join
+
+    joined = join(
+        invitation,
+        out,
+        name=name,
+        events=data,
+        columns=parse_mapping(event_map, flag="--map"),
+        wishes=Wishes(min_people, max_epsilon, fingerprint, allow_not_private),
+        certificate_request=certificate_request,
+    )
+    facts = _facts(joined, out, certificate_request=certificate_request)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        _show(facts, compared=fingerprint is not None)
+
+
+def _facts(joined: "Joined", out: Path, *, certificate_request: bool) -> dict[str, Any]:
+    agreement = joined.agreement
+    names = ["node.pub", "reply.pub", *(["tls.csr"] if certificate_request else [])]
+    return {
+        "folder": str(out),
+        "fingerprint": joined.fingerprint,
+        "run_id": agreement.run_id,
+        "server_key": agreement.server_key,
+        "private": agreement.plan.private,
+        "statement": agreement.plan.statement(),
+        "rounds": agreement.plan.rounds,
+        "metrics": list(agreement.metrics),
+        "people": joined.people,
+        "cleaning": [asdict(rule) for rule in joined.rules],
+        "send": [str(out / "keys" / name) for name in names],
+        "next": f"fedrec client --config {out / 'client.toml'}",
+    }
+
+
+def _show(facts: dict[str, Any], *, compared: bool) -> None:
+    """What was dropped, what is agreed to, what to send, what to do next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("rule", "what is dropped", "rows", title="Your events", title_justify="left")
+    for rule in facts["cleaning"]:
+        table.add_row(rule["rule"], rule["description"], f"{rule['dropped']:,}")
+    Console().print(table)
+    metrics = f", and noised {' and '.join(facts['metrics'])}" if facts["metrics"] else ""
+    lines = [
+        f"{facts['people']} people take part. Nobody else learns this number.",
+        "",
+        f"You agree to: {facts['rounds']} rounds, in which a noised update leaves this machine{metrics}."
+        if facts["private"]
+        else f"You agree to: {facts['rounds']} rounds, in which an update leaves this machine as it is{metrics}.",
+        facts["statement"],
+        f"policy.toml in {facts['folder']} allows this and no more; ledger.sqlite records what was spent.",
+        "",
+        f"fingerprint  {facts['fingerprint']}",
+        "  the one that you were told" if compared else "  ask the operator for theirs, over another channel; compare",
+        "",
+        "Send to the operator: " + ", ".join(facts["send"]),
+        "Nothing else in that folder is for anybody.",
+        f"Then: {facts['next']}",
+    ]
+    typer.echo("\n".join(lines))

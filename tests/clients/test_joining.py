@@ -1,0 +1,101 @@
+"""Joining makes a whole folder or none, whatever the moment at which it is killed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clients.joining import Wishes, join
+from fedrec.errors import PrivacyError, RunError
+from tests.tiny_invitation import PEOPLE, Operator, joined, write_events
+from tests.tiny_ranker import private_plan
+from tests.tiny_run import ROOT
+
+KILLS = 20
+KILLER = """
+import os, shutil, signal, sys, time
+from pathlib import Path
+from clients.joining import Wishes, join
+from clients.own import own_merchant
+from clients.settings import load_client_settings
+
+invitation, events, out = map(Path, sys.argv[1:4])
+kills = int(sys.argv[4])
+
+def once():
+    join(invitation, out, name="shop-7", events=events, columns={}, wishes=Wishes(1))
+
+once()
+shutil.rmtree(out)
+started = time.perf_counter()
+once()
+took = time.perf_counter() - started
+shutil.rmtree(out)
+whole = none = drafts = 0
+for kill in range(kills):
+    if not (child := os.fork()):
+        once()
+        os._exit(0)
+    time.sleep(1.3 * took * kill / kills)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    drafts += any(path.name == f".{out.name}.draft" for path in out.parent.iterdir())
+    if out.exists():
+        whole += 1
+        own_merchant(load_client_settings(out / "client.toml"))
+        shutil.rmtree(out)
+    else:
+        none += 1
+once()
+print(whole, none, drafts)
+"""
+
+
+@pytest.fixture(scope="module")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Operator:
+    return Operator(tmp_path_factory.mktemp("operator"))
+
+
+def test_killed_at_any_moment_it_leaves_nothing_half(operator: Operator, tmp_path: Path) -> None:
+    events, out = write_events(tmp_path / "events.csv"), tmp_path / "merchant" / "shop-7"
+    words = [str(operator.invitation.folder), str(events), str(out), str(KILLS)]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    whole, none, drafts = map(int, done.stdout.split())
+    assert whole + none == KILLS
+    assert drafts >= KILLS // 4, "no kill came while the folder was being made: the test is too slow to say anything"
+    assert [path.name for path in out.parent.iterdir()] == ["shop-7"], "the next one cleans up after the killed"
+
+
+def test_wishes_are_compared_with_the_plan_before_anything_is_made(operator: Operator, tmp_path: Path) -> None:
+    events = write_events(tmp_path / "events.csv")
+    with pytest.raises(PrivacyError, match=r"--max-epsilon 7\.999: the federation asks for more\. Each person"):
+        joined(operator, tmp_path / "shop", events=events, max_epsilon=7.999)
+    with pytest.raises(PrivacyError, match="--max-epsilon nan: the federation asks for more"):
+        joined(operator, tmp_path / "shop", events=events, max_epsilon=float("nan"))
+    assert not (tmp_path / "shop").exists()
+    assert joined(operator, tmp_path / "shop", events=events, max_epsilon=8.0).policy.max_epsilon == 8.0
+
+
+def test_more_people_than_the_plan_provides_for_do_not_join(tmp_path: Path) -> None:
+    operator = Operator(tmp_path, private_plan(batch_cap=4, max_people=PEOPLE - 1))
+    with pytest.raises(PrivacyError, match=f"max_people={PEOPLE - 1}: there are more people here than the plan allows"):
+        joined(operator, tmp_path / "shop", events=write_events(tmp_path / "events.csv"))
+
+
+def test_an_invitation_that_was_spoiled_on_the_way_is_not_joined(tmp_path: Path) -> None:
+    operator = Operator(tmp_path)
+    (operator.invitation.folder / "ca.crt").write_text("somebody else's")
+    with pytest.raises(RunError, match=r"ca\.crt: was changed since the invitation was made"):
+        join(
+            operator.invitation.folder,
+            tmp_path / "shop",
+            name="shop",
+            events=write_events(tmp_path / "events.csv"),
+            columns={},
+            wishes=Wishes(1),
+        )
+    assert not (tmp_path / "shop").exists()
