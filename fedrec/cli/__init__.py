@@ -14,8 +14,12 @@ from fedrec.cli.join import join_command
 from fedrec.cli.keys import keys_app
 from fedrec.cli.pretrain import pretrain_command
 from fedrec.cli.privacy import privacy_app
+from fedrec.cli.run import EXAMPLES as RUN_EXAMPLES
+from fedrec.cli.run import run_command
 from fedrec.cli.server import SERVER_EXAMPLES, server_command
 from fedrec.cli.simulate import EXAMPLES, simulate_command
+from fedrec.cli.status import EXAMPLES as STATUS_EXAMPLES
+from fedrec.cli.status import status_command
 
 typer.core.HAS_RICH = False  # our help is plain text, and beside rich typer would print "\\[required]" in it
 
@@ -25,17 +29,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(data_app, name="data")
-app.add_typer(enrol_app, name="enrol")
-app.add_typer(federation_app, name="federation")
-app.add_typer(items_app, name="items")
-app.add_typer(keys_app, name="keys")
-app.add_typer(privacy_app, name="privacy")
 app.command("simulate", epilog=EXAMPLES)(simulate_command)
-app.command("server", epilog=SERVER_EXAMPLES)(server_command)
 app.command("pretrain")(pretrain_command)
+app.add_typer(data_app, name="data")
+app.add_typer(items_app, name="items")
+app.add_typer(privacy_app, name="privacy")
+app.add_typer(keys_app, name="keys")
+app.add_typer(federation_app, name="federation")
+app.command("server", epilog=SERVER_EXAMPLES)(server_command)
+app.add_typer(enrol_app, name="enrol")
 app.command("join", epilog=JOIN_EXAMPLES)(join_command)
 app.command("client", epilog=CLIENT_EXAMPLES)(client_command)
+app.command("run", epilog=RUN_EXAMPLES)(run_command)
+app.command("status", epilog=STATUS_EXAMPLES)(status_command)
 
 
 def main() -> None:

@@ -1,0 +1,100 @@
+"""A federation across machines: its folder, its server's keys and clients, and a run that outlives SuperLink."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fedrec.config import load_config
+from fedrec.errors import RunError
+from fedrec.runfolder import RunFolder
+from server.control import open_control
+from server.flower_run import open_grid
+from server.job import Job, OnRound, job_of_run, run_job
+from server.registry import load_registry
+from server.roster import Registered
+from server.runtime_grid import RunLostError
+from server.settings import ServerSettings
+from server.strategy import RoundRecord, ServerState
+
+log = logging.getLogger(__name__)
+
+LOSSES_IN_A_ROW = 5  # without a finished round between them: then somebody has to look
+PAUSE_S = 5.0  # SuperLink takes two seconds to start
+DEADLINE_S = 600.0  # where the settings name none: what a killed client had been sent is never handed out again
+
+
+def run_federation(
+    path: Path, settings: ServerSettings, *, until_round: int | None, resume: bool, on_round: OnRound
+) -> ServerState:
+    """Run the rounds of a federation folder with the clients that are enrolled at a running server.
+
+    Flower gives a run up when SuperLink is killed; another one then takes over at the newest checkpoint. Clients that
+    have answered the broken round send the same reply again and are charged nothing.
+
+    Args:
+        path: what ``fedrec federation new`` made.
+        settings: the server's.
+        until_round: stop after this round; None runs the whole plan.
+        resume: go on with a folder in which rounds were run.
+        on_round: told of each round after it is on disk.
+
+    Returns:
+        The state after the last round.
+
+    Raises:
+        RunError: the folder is none or in use, was begun and ``resume`` is not given, the server is not there, or
+            too few clients are.
+        PrivacyError: too many clients are out of budget.
+    """
+    with RunFolder.open_for_resume(path) as folder:
+        done = len(folder.read_events())
+        if done and not resume:
+            raise RunError(f"{path}: {done} rounds were run; go on with --resume")
+        job = _job(folder, settings)
+        with open_control(settings.loopback) as control:
+            control.nodes()  # is the server there at all?
+        return _run_through_losses(job, settings, until_round=until_round, on_round=on_round)
+
+
+def enrolled(settings: ServerSettings) -> Mapping[int, Registered]:
+    """Who may take part now, by Flower's number of their node; read from disk, so that a revocation holds at once."""
+    active = load_registry(settings.state).active(datetime.now(UTC))
+    return {one.node_id: Registered(one.reply_key, one.weight) for one in active if one.node_id is not None}
+
+
+def _job(folder: RunFolder, settings: ServerSettings) -> Job:
+    """The folder's job, with who may take part and what was last seen of their ledgers."""
+    job = job_of_run(
+        folder,
+        load_config(folder.config),
+        key=settings.server_key,
+        roster=lambda: enrolled(settings),
+        heads=settings.state / "heads.json",
+    )
+    return replace(job, timeout_s=job.timeout_s or DEADLINE_S)
+
+
+def _run_through_losses(
+    job: Job, settings: ServerSettings, *, until_round: int | None, on_round: OnRound
+) -> ServerState:
+    """Run the job, again from its newest checkpoint each time Flower has lost the run."""
+    losses = 0
+
+    def progressed(record: RoundRecord) -> None:
+        nonlocal losses
+        losses = 0
+        on_round(record)
+
+    while True:
+        try:
+            with open_grid(settings) as grid:
+                return run_job(grid, job, on_round=progressed, until_round=until_round)
+        except RunLostError as error:
+            losses += 1
+            if losses == LOSSES_IN_A_ROW:
+                raise
+            log.warning("run=lost reason=%r resume_in_s=%g", str(error), PAUSE_S)
+            time.sleep(PAUSE_S)
