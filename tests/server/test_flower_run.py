@@ -73,6 +73,12 @@ def test_the_control_api_is_not_reachable_through_the_gateway(site):
     assert (refused.value.response.status_code, refused.value.response.text) == (403, "not published")
 
 
+def test_a_proxy_of_the_environment_is_passed_by(site, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    with open_grid(site.settings) as grid:
+        assert grid.get_node_ids() == []
+
+
 def test_a_task_whose_process_died_before_it_was_taken_is_passed_over(site):
     with open_control(site.settings.loopback) as control:
         stray = control.start_run()
