@@ -19,6 +19,8 @@ from server.signer import Signer
 Verdict = Callable[[Message, Collection[int]], Admitted | Quarantined]
 """Judges a message, given the nodes whose reply was admitted before it."""
 
+NOT_WAITED_FOR = "not-waited-for"
+
 
 class Tally:
     """What the replies to one instruction came to, so far."""
@@ -92,7 +94,7 @@ def ask(
             if judged.reason == RefusalCode.BUDGET:
                 tally.spent.add(sender)
     if missing := len(cohort.asked) - len(answered):
-        tally.reasons["no-reply" if tally.admitted < cohort.wanted else "not-waited-for"] = missing
+        tally.reasons["no-reply" if tally.admitted < cohort.wanted else NOT_WAITED_FOR] = missing
     return tally
 
 

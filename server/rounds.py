@@ -13,7 +13,7 @@ from fedrec.errors import BudgetSpentError
 from fedrec.schema import Arrays, parameters_of, unflatten
 from fedrec.wire import Instruction
 from server.admission import Admitted, Quarantined, admit
-from server.asking import Cohort, Tally, ask
+from server.asking import NOT_WAITED_FOR, Cohort, Tally, ask
 from server.averaging import RunningMean
 from server.measures import Measuring, admit_measures, mean_measures, set_aside
 from server.roster import JOIN_TIMEOUT_S, Members, Roster, eligible, wait_for_clients
@@ -128,7 +128,7 @@ def run_round(
         round_index=round_index,
         asked=len(asked),
         admitted=tally.admitted,
-        quarantined=reasons.total(),
+        quarantined=sum(count for reason, count in reasons.items() if not reason.endswith(NOT_WAITED_FOR)),
         reasons=dict(sorted(reasons.items())),
         void=void,
         seconds=round(time.perf_counter() - started, 3),

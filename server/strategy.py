@@ -97,7 +97,8 @@ class RoundRecord:
     """One line of ``events.jsonl``: public facts of a round.
 
     ``measures`` are taken on the public panel, or noised by the clients (``private_``). ``quarantined`` and ``reasons``
-    count every reply that was set aside, those to an instruction to measure under ``metrics:``.
+    count every reply that was set aside or never came, those to an instruction to measure under ``metrics:``; only
+    ``reasons`` counts those that were not waited for.
     """
 
     round_index: int

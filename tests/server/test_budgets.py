@@ -11,17 +11,19 @@ from safetensors.numpy import load_file
 
 from clients.app import build_app
 from clients.merchant import load_merchant
+from clients.replies import Answer
 from fedrec.agreement import read_agreement
 from fedrec.config import parse_config
 from fedrec.errors import BudgetSpentError, PrivacyError
 from fedrec.runfolder import RunFolder
+from fedrec.wire import Instruction
 from fedrec.workspace import ledger_of
 from server.job import Job, job_of_run, run_job
 from server.roster import Registered
-from server.rounds import check_budgets
+from server.rounds import check_budgets, run_rounds
 from server.strategy import ServerState, initial_state
 from simulations.local_grid import LocalGrid
-from tests.tiny_federation import SCHEMA, arrays, federation
+from tests.tiny_federation import SCHEMA, SIGNER, TinyMerchant, arrays, client_app, federation
 from tests.tiny_ranker import histories, private_plan, run_folder
 
 CLIENTS, ROUNDS = 5, 4
@@ -84,6 +86,26 @@ def test_stopped_run_asks_again_when_it_is_resumed(tmp_path: Path) -> None:
     with pytest.raises(BudgetSpentError, match="stopped after round 2 of 4"):
         run_job(_grid(path), work)
     assert [_left(path, partition) for partition in (0, 2, 4)] == [[], [], []]
+
+
+def test_client_that_answers_again_has_budget_again() -> None:
+    """A cap of so many rounds a day passes, and a policy may be raised."""
+
+    class Capped(TinyMerchant):
+        def train_round(self, instruction: Instruction) -> Answer:
+            if instruction.round_index == 1 and self.partition < 2:
+                raise PrivacyError("policy max_rounds_per_day")
+            return super().train_round(instruction)
+
+    spent = []
+    run_rounds(
+        LocalGrid(client_app(Capped), clients=CLIENTS),
+        federation(rounds=2),
+        state=initial_state(arrays(), SCHEMA, measures={}),
+        signer=SIGNER,
+        save=lambda state: spent.append(state.spent),
+    )
+    assert spent == [{2, 3}, frozenset()]
 
 
 def _after_a_void_round(*spent: int, rounds: int = 1) -> ServerState:

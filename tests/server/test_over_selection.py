@@ -41,6 +41,7 @@ def test_round_is_closed_once_enough_replies_count_and_says_how_many_it_did_not_
     state = _run(LocalGrid(client_app(), clients=5), clients_per_round=3, over_selection=1.5)
     for record in state.records:
         assert (record.asked, record.admitted, record.reasons) == (5, 3, {"not-waited-for": 2})
+        assert record.quarantined == 0
 
 
 def test_bad_replies_do_not_close_a_round() -> None:
@@ -70,6 +71,25 @@ def test_who_is_late_is_not_waited_for() -> None:
     assert _run(HangingGrid(client_app(), clients=5), clients_per_round=3, over_selection=2.0).round_index == 8
     with pytest.raises(AssertionError, match="waited for those who are late"):
         _run(HangingGrid(client_app(), clients=5))
+
+
+def test_deadline_of_a_round_reaches_the_transport() -> None:
+    told = []
+
+    class Noting(LocalGrid):
+        def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+            told.append(timeout)
+            return super().send_and_receive(messages)
+
+    run_rounds(
+        Noting(client_app(), clients=5),
+        federation(rounds=2, measuring=Measuring(TinyMerchant.metrics, every=2, noise_std=0.1)),
+        state=initial_state(arrays(), SCHEMA, measures={}),
+        signer=SIGNER,
+        save=lambda state: None,
+        timeout_s=7.5,
+    )
+    assert told == [7.5] * 3
 
 
 def test_metrics_are_not_waited_for_either() -> None:
