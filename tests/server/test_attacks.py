@@ -84,6 +84,12 @@ def test_run_that_meets_every_attack_at_once_equals_one_that_meets_none() -> Non
     np.testing.assert_array_equal(state.adapter, _run(Attacked(20, [])).adapter)
 
 
+def test_two_of_ten_at_a_hundred_times_the_norm_are_set_aside() -> None:
+    state = _run(Attacked(8, ["100 times the norm"] * 2))
+    assert [(record.admitted, record.reasons) for record in state.records] == [(8, {"too-long": 2})] * 3
+    np.testing.assert_array_equal(state.adapter, _run(Attacked(8, [])).adapter)
+
+
 def _distance(found: np.ndarray, honest: np.ndarray) -> float:
     """How far ``found`` is from the honest mean, in lengths of that mean."""
     return float(np.linalg.norm(found - honest) / np.linalg.norm(honest))
