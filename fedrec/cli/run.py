@@ -94,10 +94,10 @@ def _facts(folder: Path, agreement: "Agreement", state: "ServerState") -> dict[s
 def _text(facts: dict[str, Any], agreement: "Agreement") -> str:
     """The same for a person."""
     set_aside = ", ".join(f"{count} {reason}" for reason, count in sorted(facts["quarantined"].items())) or "none"
-    best = facts["published_round"]
+    best, done = facts["published_round"], f"{facts['rounds']} of {facts['planned_rounds']}"
     published = f"of round {best}" if best else "the base: no round did better on the panel"
     lines = [
-        f"rounds    {facts['rounds']} of {facts['planned_rounds']}, {facts['void_rounds']} void, {facts['seconds']:.1f} s",
+        f"rounds    {done}, {facts['void_rounds']} void, {facts['seconds']:.1f} s",
         f"replies   {facts['admitted']} counted; set aside: {set_aside}",
         f"adapter   {facts['adapter']}, {published}",
         f"privacy   {agreement.plan.statement()}",
