@@ -22,6 +22,7 @@ from server.strategy import RoundRecord, ServerState
 log = logging.getLogger(__name__)
 
 LOSSES_IN_A_ROW = 5  # without a finished round between them: then somebody has to look
+RETRIES = 3  # of a round that was cut short; free for whoever has answered it
 PAUSE_S = 5.0  # SuperLink takes two seconds to start
 DEADLINE_S = 600.0  # where the settings name none: what a killed client had been sent is never handed out again
 
@@ -74,7 +75,7 @@ def _job(folder: RunFolder, settings: ServerSettings) -> Job:
         roster=lambda: enrolled(settings),
         heads=settings.state / "heads.json",
     )
-    return replace(job, timeout_s=job.timeout_s or DEADLINE_S)
+    return replace(job, timeout_s=job.timeout_s or DEADLINE_S, retries=RETRIES)
 
 
 def _run_through_losses(

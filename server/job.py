@@ -43,6 +43,7 @@ class Job:
         epsilon_after: epsilon spent by a client that was asked in this many rounds; None without privacy.
         timeout_s: how long to wait for replies in a round; None waits for all.
         join_timeout_s: how long to wait, before each round, for enough clients to be there.
+        retries: how often a round that was cut short is asked again.
         roster: who may take part, and under which keys; None, in a simulation, asks all and checks no signature.
         heads: file of the newest ledger ends that this server has seen in any run; None, in a simulation, where
             nodes change their numbers from run to run, remembers them within the run alone.
@@ -59,6 +60,7 @@ class Job:
     epsilon_after: EpsilonAfter | None = None
     timeout_s: float | None = None
     join_timeout_s: float = JOIN_TIMEOUT_S
+    retries: int = 0
     roster: Roster | None = None
     heads: Path | None = None
 
@@ -100,6 +102,7 @@ def run_job(grid: Grid, job: Job, *, on_round: OnRound | None = None, until_roun
             join_timeout_s=job.join_timeout_s,
             roster=job.roster,
             until_round=until_round,
+            retries=job.retries,
         )
     except BudgetSpentError:
         _publish(job, _start(job))

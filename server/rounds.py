@@ -48,6 +48,7 @@ def run_rounds(
     join_timeout_s: float = JOIN_TIMEOUT_S,
     roster: Roster | None = None,
     until_round: int | None = None,
+    retries: int = 0,
 ) -> ServerState:
     """Run every round that ``state`` has not finished yet.
 
@@ -63,6 +64,8 @@ def run_rounds(
         join_timeout_s: how long to wait, before each round, for enough clients to be there.
         roster: who may take part; its clients alone are asked, and must sign. None asks all who are there.
         until_round: stop after this round; None for the last one of the run.
+        retries: how often a round is asked again that was void because messages were lost; whoever has answered it
+            sends the same reply and is charged nothing.
 
     Returns:
         The state after the last round that was run.
@@ -73,9 +76,10 @@ def run_rounds(
     """
     last = federation.rounds if until_round is None else min(federation.rounds, until_round)
     needed = federation.quorum if roster else federation.clients  # everyone joins a simulation before it begins
+    tries = 0
     while state.round_index < last:
         members = wait_for_clients(grid, needed, roster=roster, timeout_s=join_timeout_s)
-        state = run_round(
+        after = run_round(
             grid,
             federation,
             state=state,
@@ -85,6 +89,11 @@ def run_rounds(
             timeout_s=timeout_s,
             members=members,
         )
+        if tries < retries and was_cut_short(after.records[-1], federation):
+            tries += 1
+            log.warning("round=%d void=cut-short try=%d", after.round_index, tries + 1)
+            continue
+        state, tries = after, 0
         save(state)
         if state.records[-1].void:
             check_budgets(state, federation, clients=roster().keys() if roster else members.keys())
@@ -138,6 +147,12 @@ def run_round(
     )
     _log(record)
     return replace(state, records=(*state.records, record))
+
+
+def was_cut_short(record: RoundRecord, federation: Federation) -> bool:
+    """Whether a round would have counted if no message and no client had been lost on the way."""
+    lost = record.reasons.get("failed", 0) + record.reasons.get("no-reply", 0)
+    return record.void and record.admitted + lost >= federation.quorum
 
 
 def check_budgets(state: ServerState, federation: Federation, *, clients: Collection[int]) -> None:

@@ -119,9 +119,9 @@ class Deployment:
         )  # fmt: skip
         return json.loads(done.stdout)
 
-    def online(self) -> set[str]:
-        """Names of the shops that are connected."""
-        return {one["name"] for one in self.status()["clients"] if one["online"]}
+    def joined(self, shop: str) -> int:
+        """How often a shop's client has joined since its log was begun."""
+        return (self.folder / f"{shop}.log").read_text().count("joined node=")
 
     def wait(self, holds, what: str, *processes: subprocess.Popen, within_s: float = START_S) -> None:
         """Wait until ``holds()``; fail at once when a process that must live has ended."""
@@ -193,10 +193,9 @@ def running(deployment: Deployment, shops: Sequence[str] = SHOPS) -> Iterator[di
         processes = {"server": deployment.start_server()}
         stack.callback(end_well, processes)
         for shop in shops:
-            if shop not in {one["name"] for one in deployment.status()["clients"]}:
-                deployment.enrol(shop)
+            deployment.enrol(shop)
             processes[shop] = deployment.start_client(shop)
-        deployment.wait(lambda: deployment.online() >= set(shops), "all shops online", *processes.values())
+        deployment.wait(lambda: all(map(deployment.joined, shops)), "all shops online", *processes.values())
         yield processes
 
 

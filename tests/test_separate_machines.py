@@ -1,11 +1,17 @@
 """One server and three merchants on hosts of their own, by the commands that people type."""
 
+import json
+import signal
+
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
-from tests.hosts import running_hosts
-from tests.separate_machines import SHOPS, final_vectors, prepare, running, shop_rows
+from tests.hosts import running_hosts, tcp_streams
+from tests.separate_machines import PORT, SHOPS, final_vectors, prepare, running, shop_rows
 from tests.tiny_run import fedrec, write_csv
+
+ADAPTER = "adapter.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -14,23 +20,83 @@ def hosts():
         yield made
 
 
-def test_the_adapter_equals_the_simulations_on_the_same_partition(hosts, tmp_path):
-    deployment = prepare(tmp_path, hosts)
-    with running(deployment):
+@pytest.fixture(scope="module")
+def trained(hosts, tmp_path_factory):
+    """A federation without noise after its five rounds, what was said, and every frame of its server's card."""
+    folder = tmp_path_factory.mktemp("without-noise")
+    deployment = prepare(folder, hosts)
+    with hosts[0].sniffing(folder / "wire.pcap"), running(deployment):
         said = deployment.fedrec("run", deployment.federation, "--config", deployment.config)
         status = deployment.status()
-    assert "5 of 5, 0 void" in said
-    assert "NOT PRIVATE" in said
-    assert [line["admitted"] for line in deployment.events()] == [3] * 5
-    assert status["federation"]["quarantined"] == {}
-    rows = shop_rows()
-    everyone = write_csv(tmp_path / "everyone.csv", [row for shop in SHOPS for row in rows[shop]])
-    inputs = ["--data", everyone, "--catalogue", tmp_path / "items.csv", "--config", tmp_path / "settings.toml"]
-    same = ["--base", tmp_path / "base", "--partition", "by-column:shop", "--clients", 3, "--panel-fraction", 0]
-    out = tmp_path / "simulation"
-    simulated = fedrec("simulate", "--out", out, *inputs, *same, "--people-per-client", 20, "--no-dp", home=tmp_path)
+    return deployment, said, status
+
+
+def test_the_adapter_equals_the_simulations_on_the_same_partition(trained):
+    deployment, _, _ = trained
+    folder, rows = deployment.folder, shop_rows()
+    everyone = write_csv(folder / "everyone.csv", [row for shop in SHOPS for row in rows[shop]])
+    inputs = ["--data", everyone, "--catalogue", folder / "items.csv", "--config", folder / "settings.toml"]
+    same = ["--base", folder / "base", "--partition", "by-column:shop", "--clients", 3, "--panel-fraction", 0]
+    out = folder / "simulation"
+    simulated = fedrec("simulate", "--out", out, *inputs, *same, "--people-per-client", 20, "--no-dp", home=folder)
     assert simulated.exit_code == 0, simulated.stderr
     theirs, ours = final_vectors(out), final_vectors(deployment.federation)
     assert np.abs(ours["adapter"]).max() > 1e-3  # it did learn
     np.testing.assert_allclose(ours["adapter"], theirs["adapter"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(ours["best"], theirs["best"], rtol=0, atol=1e-6)
+
+
+def test_the_operator_is_told_what_happened(trained):
+    deployment, said, status = trained
+    assert "rounds    5 of 5, 0 void" in said
+    assert "replies   15 counted; set aside: none" in said
+    assert "NOT PRIVATE" in said
+    assert [line["admitted"] for line in deployment.events()] == [3] * 5
+    assert (status["gateway"], status["superlink"]) == ("up", "up")
+    assert {one["name"]: (one["state"], one["online"]) for one in status["clients"]} == dict.fromkeys(
+        SHOPS, ("active", True)
+    )
+    assert status["traffic"]["bytes_in"] > status["federation"]["bytes_up"] > 0
+    assert status["federation"]["quarantined"] == {}
+
+
+def test_no_plaintext_of_an_update_is_on_the_wire(trained):
+    deployment, _, _ = trained
+    streams = tcp_streams(deployment.folder / "wire.pcap")
+    up = [said for (_, _, _, port), said in streams.items() if port == PORT]
+    down = [said for (_, port, _, _), said in streams.items() if port == PORT]
+    replies = [load_file(deployment.home(shop) / "replies" / "reply.safetensors") for shop in SHOPS]
+    arrays = [array.tobytes() for reply in replies for array in reply.values()]
+    arrays += [array.tobytes() for array in load_file(deployment.federation / ADAPTER).values()]
+    assert sum(map(len, up)) > 5 * len(SHOPS) * sum(array.nbytes for array in replies[0].values())  # it is all there
+    assert all(said.startswith(b"\x16\x03") for said in (*up, *down))  # from the first byte on TLS
+    for said in (*up, *down):
+        assert not any(array[:16] in said for array in arrays)
+        assert not any(word in said for word in (b"round_index", b"base_digest", b"pull-messages", b"fedrec"))
+
+
+def test_no_round_is_lost_or_applied_twice_when_the_server_and_its_run_are_killed(hosts, tmp_path):
+    deployment = prepare(tmp_path, hosts, flags=("--epsilon", 8), changes={"federation.min_replies": 1.0})
+    run = ["run", deployment.federation, "--config", deployment.config]
+    with running(deployment) as processes:
+        first = deployment.start(*run, log="run.log")
+        deployment.wait(lambda: len(deployment.events()) >= 1, "a round", first, *processes.values())
+        first.send_signal(signal.SIGKILL)
+        first.wait(10)
+        assert "rounds were run; go on with --resume" in deployment.fedrec(*run, code=2)
+        second = deployment.start(*run, "--resume", log="run.log")
+        done = len(deployment.events())
+        deployment.wait(lambda: len(deployment.events()) > done, "another round", second, *processes.values())
+        processes["server"].send_signal(signal.SIGKILL)
+        processes["server"].wait(10)
+        processes["server"] = deployment.start_server()
+        deployment.wait(lambda: second.poll() is not None, "the run's end", within_s=200)
+        assert second.returncode == 0, deployment.logs()
+    lines = deployment.events()
+    assert [line["round"] for line in lines] == [1, 2, 3, 4, 5]
+    assert all((line["admitted"], line["void"]) == (3, False) for line in lines), lines
+    for shop in SHOPS:  # every round was charged once, however often it was asked
+        shown = fedrec("privacy", "ledger", "show", deployment.home(shop) / "ledger.sqlite", "--json", home=tmp_path)
+        (ledger,) = json.loads(shown.stdout)["ledgers"]
+        assert (ledger["charged"], ledger["released"]) == (5, 5)
+        assert 7.9 < ledger["epsilon"] <= 8
