@@ -1,18 +1,26 @@
 """Broken networks between a real node and a real server: a reply counts once, whole and unchanged, or not at all."""
 
+import logging
+import ssl
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supernode import node_auth_http_interceptor
 
 from clients.link import Link, Session
 from clients.node import run_node
+from fedrec.certificates import new_key
+from fedrec.keyfiles import make_authority, make_server
 from fedrec.wire_arrays import array_record
 from server.flower_run import open_grid
 from tests.chaos_proxy import ChaosProxy, Weather
+from tests.fleet_server import Fleet, StopAfter, served
 from tests.tiny_gateway import eventually
 from tests.tiny_superlink import app_of, message_of, running_site
 
@@ -209,3 +217,32 @@ def outcome_of(push) -> str:
     except Exception as error:
         return type(error).__name__
     return "taken"
+
+
+@pytest.mark.parametrize("days", [1, -1])
+def test_client_whose_clock_is_a_day_off_is_not_let_in(site, grid, monkeypatch, caplog, days):
+    node_id, key = site.enrolled()
+    real = node_auth_http_interceptor.now
+    monkeypatch.setattr(node_auth_http_interceptor, "now", lambda: real() + timedelta(days=days))
+    with caplog.at_level(logging.WARNING):
+        run_node(app_of(small), site.link(key), stop=StopAfter(2))
+    assert len(caplog.messages) == 2
+    assert all(
+        line.startswith("disconnected reason=HTTP 401: not enrolled") and "or this machine's clock is wrong" in line
+        for line in caplog.messages
+    )
+    assert node_id not in grid.get_node_ids()
+
+
+def test_server_whose_certificate_has_expired_is_told_nothing(tmp_path, caplog):
+    past = datetime.now(UTC) - timedelta(days=30)
+    make_authority(tmp_path / "authority", days=365, now=past)
+    make_server(tmp_path / "keys", tmp_path / "authority", ["127.0.0.1"], days=7, now=past)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / "keys" / "tls.crt", tmp_path / "keys" / "tls.key")
+    roots, fleet = (tmp_path / "keys" / "ca.crt").read_bytes(), Fleet()
+    with served(fleet, tls=tls) as link, caplog.at_level(logging.WARNING):
+        run_node(app_of(small), replace(link, root_certificates=roots, key=new_key()), stop=StopAfter(2))
+    assert fleet.asked == []
+    assert len(caplog.messages) == 2
+    assert all("certificate refused (certificate has expired)" in line for line in caplog.messages)
