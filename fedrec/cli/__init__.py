@@ -6,6 +6,8 @@ import typer.core
 from fedrec.cli.client import EXAMPLES as CLIENT_EXAMPLES
 from fedrec.cli.client import client_command
 from fedrec.cli.data import data_app
+from fedrec.cli.doctor import EXAMPLES as DOCTOR_EXAMPLES
+from fedrec.cli.doctor import doctor_command
 from fedrec.cli.enrol import enrol_app
 from fedrec.cli.federation import federation_app
 from fedrec.cli.items import items_app
@@ -42,6 +44,7 @@ app.command("join", epilog=JOIN_EXAMPLES)(join_command)
 app.command("client", epilog=CLIENT_EXAMPLES)(client_command)
 app.command("run", epilog=RUN_EXAMPLES)(run_command)
 app.command("status", epilog=STATUS_EXAMPLES)(status_command)
+app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor_command)
 
 
 def main() -> None:
