@@ -58,7 +58,8 @@ def fingerprint(bench: Bench) -> str:
 
 
 def test_the_operator_is_told_what_merchants_will_be_asked_and_what_to_send(merchant: Bench) -> None:
-    said = run(merchant, *new("autumn")).stdout
+    said = run(merchant, *new("autumn", "--deadline", 90)).stdout
+    assert "deadline_s = 90.0" in (merchant.folder / "autumn" / "config.toml").read_text()
     assert "3 rounds at 127.0.0.1:8443" in said
     assert "Each merchant will be asked for a noised update in each round." in said
     assert EPSILON_8 in said
