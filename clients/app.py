@@ -43,7 +43,7 @@ class Trainer(Protocol):
     def base_digest(self) -> str: ...
 
     @property
-    def plan_digest(self) -> str: ...
+    def agreement_digest(self) -> str: ...
 
     @property
     def server_key(self) -> str: ...
@@ -96,19 +96,19 @@ def answer(message: Message, merchant: Callable[[], Trainer], *, desk: Desk, tas
 
 
 def check_agreement(instruction: Instruction, merchant: Trainer) -> None:
-    """Refuse an instruction for another base or another privacy plan, before any data is touched.
+    """Refuse an instruction for another base or under another agreement, before any data is touched.
 
     Raises:
         Refusal: ``E_BASE`` or ``E_PLAN``.
     """
     if instruction.base_digest != merchant.base_digest:
         raise Refusal(RefusalCode.BASE, "the instruction is for another base; fetch the base of this federation")
-    if instruction.plan_digest != merchant.plan_digest:
-        raise Refusal(RefusalCode.PLAN, "the instruction is for another privacy plan than the one agreed to here")
+    if instruction.agreement_digest != merchant.agreement_digest:
+        raise Refusal(RefusalCode.PLAN, "the instruction is under another agreement than the one accepted here")
 
 
 def _accepted(message: Message, merchant: Trainer, desk: Desk, *, kind: str) -> Instruction:
-    """Parse and check: form, author and recipient, base and plan."""
+    """Parse and check: form, author and recipient, base and agreement."""
     instruction = instruction_from_record(message.content, schema=merchant.schema)
     check_signed(instruction, desk, kind=kind, server_key=merchant.server_key)
     check_agreement(instruction, merchant)
@@ -142,7 +142,7 @@ def _signed(reply: Reply, merchant: Trainer, desk: Desk) -> Reply:
 
 
 def _header(instruction: Instruction) -> tuple[str, int, str, str]:
-    return instruction.run_id, instruction.round_index, instruction.base_digest, instruction.plan_digest
+    return instruction.run_id, instruction.round_index, instruction.base_digest, instruction.agreement_digest
 
 
 def _merchant_from_workspace(context: Context) -> Trainer:

@@ -38,7 +38,7 @@ class AuditedClient:
         """What the merchant would send in a round."""
         agreed = self._agreement
         asked = Instruction(
-            agreed.run_id, round_index, agreed.base_digest, self._merchant.plan_digest, adapter=self._start
+            agreed.run_id, round_index, agreed.base_digest, self._merchant.agreement_digest, adapter=self._start
         )
         return self._merchant.train_round(asked).arrays
 

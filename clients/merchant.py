@@ -59,6 +59,7 @@ class Merchant:
         reply_key: SigningKey | None = None,
     ) -> None:
         self._agreement = agreement
+        self._digest = agreement.digest()
         self._ranker = ranker
         self._histories = histories
         self._policy = policy
@@ -77,8 +78,8 @@ class Merchant:
         return self._agreement.base_digest
 
     @property
-    def plan_digest(self) -> str:
-        return self._agreement.plan.digest()
+    def agreement_digest(self) -> str:
+        return self._digest
 
     @property
     def server_key(self) -> str:

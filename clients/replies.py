@@ -65,7 +65,7 @@ class ReplyCache:
 def _digest(instruction: Instruction) -> str:
     """Digest of all that shapes the reply."""
     digest = hashlib.sha256(
-        f"{instruction.run_id}/{instruction.round_index}/{instruction.base_digest}/{instruction.plan_digest}".encode()
+        f"{instruction.run_id}/{instruction.round_index}/{instruction.base_digest}/{instruction.agreement_digest}".encode()
     )
     for name, values in instruction.adapter.items():
         digest.update(name.encode())

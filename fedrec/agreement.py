@@ -4,6 +4,7 @@
 training. Both sides read it, compare its digests with what the other sends, and refuse a difference.
 """
 
+import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -53,6 +54,15 @@ class Agreement:
     metrics: tuple[str, ...] = ()
     metrics_every: int = 1
 
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, hex: equal exactly when everything that was agreed on is."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, one per attribute."""
+        return asdict(self) | {"plan": self.plan.to_dict()}
+
     def releases_metrics_in(self, round_index: int) -> bool:
         """Whether clients are asked for metrics after this round of the plan."""
         return bool(self.metrics) and round_index <= self.plan.rounds and round_index % self.metrics_every == 0
@@ -69,7 +79,7 @@ def write_agreement(agreement: Agreement, folder: Path) -> None:
         RunError: no server's key, unknown metrics, or more or fewer releases of them than its plan covers.
     """
     _check(agreement)
-    write_json(folder / FILE, asdict(agreement) | {"plan": agreement.plan.to_dict()})
+    write_json(folder / FILE, agreement.to_dict())
 
 
 def read_agreement(folder: Path) -> Agreement:

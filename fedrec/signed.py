@@ -96,7 +96,7 @@ def is_reply_signed_by(public: str, reply: Update | Measures, *, sender: int) ->
 
 
 def _round_of(message: Instruction | Update | Measures) -> dict[str, object]:
-    return {name: getattr(message, name) for name in ("run_id", "round_index", "base_digest", "plan_digest")}
+    return {name: getattr(message, name) for name in ("run_id", "round_index", "base_digest", "agreement_digest")}
 
 
 def _canonical(values: Mapping[str, object]) -> bytes:

@@ -22,7 +22,7 @@ VERSION = 4
 HEADER = "header"
 ADAPTER = "adapter"
 UPDATE = "update"
-HEADER_KEYS = ("version", "run_id", "round_index", "base_digest", "plan_digest")
+HEADER_KEYS = ("version", "run_id", "round_index", "base_digest", "agreement_digest")
 ADDRESS_KEYS = ("kind", "recipient", "expires_at")
 INSTRUCTION_KEYS = (*HEADER_KEYS, *ADDRESS_KEYS, "receipt_head", "receipt_signature", "signature")
 REPLY_ENDS = ("ledger_head", "signature")
@@ -82,7 +82,7 @@ class Instruction:
         run_id: 1 to 128 of ``A-Za-z0-9._-``.
         round_index: >= 1.
         base_digest: sha256 of the frozen base, 64 hex digits.
-        plan_digest: sha256 of the privacy plan, 64 hex digits.
+        agreement_digest: sha256 of all that was agreed on, the privacy plan included, 64 hex digits.
         adapter: current shared arrays by name, float32.
         receipt: for this client alone; None when the server has seen nothing of it yet.
         address: to whom; None until it is addressed, and never on the wire.
@@ -92,7 +92,7 @@ class Instruction:
     run_id: str
     round_index: int
     base_digest: str
-    plan_digest: str
+    agreement_digest: str
     adapter: Arrays
     receipt: Receipt | None = None
     address: Address | None = None
@@ -104,7 +104,7 @@ class Update:
     """A client's answer.
 
     Attributes:
-        run_id, round_index, base_digest, plan_digest: the header it answers to.
+        run_id, round_index, base_digest, agreement_digest: the header it answers to.
         ledger_head: keyed hash of the ledger's entry for this round, 64 hex digits; tells nothing without the key.
         arrays: noised descent direction by array name, float32.
         signature: the client's over all of this, see ``fedrec.signed``; 128 hex digits, or none in a simulation.
@@ -113,7 +113,7 @@ class Update:
     run_id: str
     round_index: int
     base_digest: str
-    plan_digest: str
+    agreement_digest: str
     ledger_head: str
     arrays: Arrays
     signature: str = ""
@@ -197,13 +197,13 @@ def _size(value: object) -> int:
 
 
 def checked_header(values: Mapping[str, object]) -> tuple[str, int, str, str]:
-    """Return run_id, round_index, base_digest, plan_digest; refuse the first that is not what both sides agreed on."""
+    """Return run_id, round_index, base_digest, agreement_digest; refuse the first that is malformed."""
     run_id, round_index = values["run_id"], values["round_index"]
     if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
         raise WireError("header run_id: expected 1 to 128 letters, digits, dots, dashes or underscores")
     if type(round_index) is not int or round_index < 1:  # a bool is an int to isinstance
         raise WireError("header round_index: expected a whole number >= 1")
-    digests = [checked_digest(values[name], name) for name in ("base_digest", "plan_digest")]
+    digests = [checked_digest(values[name], name) for name in ("base_digest", "agreement_digest")]
     return run_id, round_index, digests[0], digests[1]
 
 

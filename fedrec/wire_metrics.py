@@ -30,7 +30,7 @@ class Measures:
     """A client's answer to an instruction to measure.
 
     Attributes:
-        run_id, round_index, base_digest, plan_digest: the header it answers to.
+        run_id, round_index, base_digest, agreement_digest: the header it answers to.
         ledger_head: keyed hash of the ledger's entry for this release, 64 hex digits; tells nothing without the key.
         values: noised metrics by name.
         signature: as of ``fedrec.wire.Update``.
@@ -39,7 +39,7 @@ class Measures:
     run_id: str
     round_index: int
     base_digest: str
-    plan_digest: str
+    agreement_digest: str
     ledger_head: str
     values: Mapping[str, float]
     signature: str = ""

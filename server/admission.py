@@ -159,8 +159,8 @@ def opened(
         return Quarantined("not-finite")
     except WireError:
         return Quarantined("malformed")
-    echo = (answer.run_id, answer.round_index, answer.base_digest, answer.plan_digest)
-    if echo != (instruction.run_id, instruction.round_index, instruction.base_digest, instruction.plan_digest):
+    echo = (answer.run_id, answer.round_index, answer.base_digest, answer.agreement_digest)
+    if echo != (instruction.run_id, instruction.round_index, instruction.base_digest, instruction.agreement_digest):
         return Quarantined("other-round")
     member = asked[sender]
     if member is not None and not is_reply_signed_by(member.reply_key, answer, sender=sender):

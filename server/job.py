@@ -183,7 +183,7 @@ def _federation(agreement: "Agreement", config: Config, schema: AdapterSchema) -
     return Federation(
         run_id=agreement.run_id,
         base_digest=agreement.base_digest,
-        plan_digest=agreement.plan.digest(),
+        agreement_digest=agreement.digest(),
         schema=schema,
         bounds=norm_bounds(agreement.plan, parameters_of(schema)),
         clients=clients,

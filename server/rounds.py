@@ -228,7 +228,7 @@ def _instruction(federation: Federation, adapter: np.ndarray, *, round_index: in
         run_id=federation.run_id,
         round_index=round_index,
         base_digest=federation.base_digest,
-        plan_digest=federation.plan_digest,
+        agreement_digest=federation.agreement_digest,
         adapter=unflatten(adapter, federation.schema),
     )
 

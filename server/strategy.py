@@ -30,7 +30,7 @@ class Federation:
     Attributes:
         run_id: names the run on the wire and in ledgers.
         base_digest: sha256 of the frozen base.
-        plan_digest: sha256 of the privacy plan.
+        agreement_digest: sha256 of the whole agreement, its privacy plan included.
         schema: names and shapes of the shared arrays.
         bounds: range of an honest update's norm.
         clients: clients expected to join, >= 1.
@@ -49,7 +49,7 @@ class Federation:
 
     run_id: str
     base_digest: str
-    plan_digest: str
+    agreement_digest: str
     schema: AdapterSchema
     bounds: NormBounds
     clients: int

@@ -53,7 +53,7 @@ def federation(**changes: Any) -> Federation:
     standard = Federation(
         run_id="run-1",
         base_digest=BASE,
-        plan_digest=PLAN,
+        agreement_digest=PLAN,
         schema=SCHEMA,
         bounds=NormBounds(0.0, 100.0),
         clients=5,
@@ -78,7 +78,7 @@ class TinyMerchant:
 
     schema = SCHEMA
     base_digest = BASE
-    plan_digest = PLAN
+    agreement_digest = PLAN
     server_key = SERVER.public
     reply_key: SigningKey | None = None
     metrics = ("ndcg@10", "hr@10")

@@ -186,7 +186,7 @@ ATTACKS: dict[str, tuple[str, Callable[[Chance], Message]]] = {
     "another round": ("other-round", lambda liar: liar.signed(round_index=liar.update.round_index + 1)),
     "another run": ("other-round", lambda liar: liar.signed(run_id="run-2")),
     "another base": ("other-round", lambda liar: liar.signed(base_digest="c" * 64)),
-    "another plan": ("other-round", lambda liar: liar.signed(plan_digest="c" * 64)),
+    "another plan": ("other-round", lambda liar: liar.signed(agreement_digest="c" * 64)),
     "an old reply": ("other-round", _replayed),
     "no signature": ("not-signed", lambda liar: liar.with_header(signature="")),
     "a made-up signature": ("not-signed", lambda liar: liar.with_header(signature="0" * 128)),

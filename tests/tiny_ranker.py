@@ -155,7 +155,7 @@ def run_folder(path: Path, people: Histories, clients: list[np.ndarray], **chang
 
 def instruction(agreed: Agreement, arrays: Arrays, *, round_index: int = 1) -> Instruction:
     """What the server asks of a client."""
-    return Instruction(agreed.run_id, round_index, agreed.base_digest, agreed.plan.digest(), adapter=arrays)
+    return Instruction(agreed.run_id, round_index, agreed.base_digest, agreed.digest(), adapter=arrays)
 
 
 def start_arrays(agreed: Agreement) -> Arrays:

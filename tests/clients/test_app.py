@@ -38,7 +38,7 @@ def test_update_echoes_the_instruction_and_answers_to_it() -> None:
     asked = message_to(5)
     reply = client_app()(asked, context_of(2))
     answer = update_from_record(reply.content, schema=SCHEMA)
-    assert (answer.run_id, answer.round_index, answer.base_digest, answer.plan_digest) == ("run-1", 3, BASE, PLAN)
+    assert (answer.run_id, answer.round_index, answer.base_digest, answer.agreement_digest) == ("run-1", 3, BASE, PLAN)
     assert answer.arrays["scale"] == np.float32(1 + 2 / 7) - np.float32(0.5)
     assert reply.metadata.dst_node_id == asked.metadata.src_node_id
 
@@ -91,7 +91,7 @@ def test_without_this_app_flower_would_forward_the_text() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "code"),
-    [({"base_digest": "c" * 64}, "E_BASE"), ({"plan_digest": "c" * 64}, "E_PLAN")],
+    [({"base_digest": "c" * 64}, "E_BASE"), ({"agreement_digest": "c" * 64}, "E_PLAN")],
 )
 def test_other_base_or_plan_is_refused_before_data_is_touched(changes: dict[str, str], code: str) -> None:
     merchant = Touchy(ValueError(SECRET))
@@ -102,8 +102,8 @@ def test_other_base_or_plan_is_refused_before_data_is_touched(changes: dict[str,
 def test_refusal_tells_its_own_side_what_differs() -> None:
     with pytest.raises(Refusal, match="E_BASE: the instruction is for another base; fetch the base"):
         check_agreement(instruction(base_digest="c" * 64), TinyMerchant(0))
-    with pytest.raises(Refusal, match="E_PLAN: the instruction is for another privacy plan"):
-        check_agreement(instruction(plan_digest="c" * 64), TinyMerchant(0))
+    with pytest.raises(Refusal, match="E_PLAN: the instruction is under another agreement"):
+        check_agreement(instruction(agreement_digest="c" * 64), TinyMerchant(0))
 
 
 def test_malformed_instruction_is_refused_before_data_is_touched() -> None:

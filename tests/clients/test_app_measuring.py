@@ -38,7 +38,7 @@ def test_measures_echo_the_instruction_and_answer_to_it() -> None:
     asked = message_to(5, kind=MessageType.EVALUATE)
     reply = client_app()(asked, context_of(2))
     answer = measures_from_record(reply.content, names=TinyMerchant.metrics)
-    assert (answer.run_id, answer.round_index, answer.base_digest, answer.plan_digest) == ("run-1", 3, BASE, PLAN)
+    assert (answer.run_id, answer.round_index, answer.base_digest, answer.agreement_digest) == ("run-1", 3, BASE, PLAN)
     assert answer.values == {"ndcg@10": float(np.float32(0.2)), "hr@10": float(np.float32(0.4))}
     assert answer.ledger_head == head_of(2, 1003)
     assert reply.metadata.dst_node_id == asked.metadata.src_node_id
@@ -65,7 +65,7 @@ def test_anything_but_the_agreed_finite_numbers_leaves_only_a_code(answer: Any, 
 
 
 @pytest.mark.parametrize(
-    ("changes", "code"), [({"base_digest": "c" * 64}, "E_BASE"), ({"plan_digest": "c" * 64}, "E_PLAN")]
+    ("changes", "code"), [({"base_digest": "c" * 64}, "E_BASE"), ({"agreement_digest": "c" * 64}, "E_PLAN")]
 )
 def test_other_base_or_plan_is_refused_before_data_is_touched(changes: dict[str, str], code: str) -> None:
     merchant = Measuring({})

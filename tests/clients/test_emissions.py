@@ -37,7 +37,7 @@ HEADER = {
     "run_id": str,
     "round_index": int,
     "base_digest": str,
-    "plan_digest": str,
+    "agreement_digest": str,
     "ledger_head": str,
     "signature": str,
 }
@@ -127,7 +127,7 @@ def test_header_repeats_what_the_server_said_and_adds_one_keyed_digest(run: Path
         "run_id": asked.run_id,
         "round_index": asked.round_index,
         "base_digest": asked.base_digest,
-        "plan_digest": asked.plan_digest,
+        "agreement_digest": asked.agreement_digest,
         "signature": "",  # nobody is enrolled in a simulation
     }
     assert len(head) == 64

@@ -121,13 +121,13 @@ def test_only_the_adapters_arrays_leave(private_run):
     reply = merchant.train_round(instruction(agreed, start_arrays(agreed))).arrays
     assert {name: values.shape for name, values in reply.items()} == dict(merchant.schema)
     assert all(values.dtype == np.float32 for values in reply.values())
-    assert (merchant.base_digest, merchant.plan_digest) == (agreed.base_digest, agreed.plan.digest())
+    assert (merchant.base_digest, merchant.agreement_digest) == (agreed.base_digest, agreed.digest())
 
 
 def test_repeated_reply_makes_the_same_message(private_run):
     merchant, agreed = load_merchant(private_run, 0), read_agreement(private_run)
     asked = instruction(agreed, start_arrays(agreed))
-    header = (asked.run_id, asked.round_index, asked.base_digest, asked.plan_digest)
+    header = (asked.run_id, asked.round_index, asked.base_digest, asked.agreement_digest)
     answers = [merchant.train_round(asked) for _ in range(2)]
     records = [update_to_record(Update(*header, ledger_head=a.ledger_head, arrays=a.arrays)) for a in answers]
     assert records[0]["header"] == records[1]["header"]

@@ -30,7 +30,7 @@ def test_same_instruction_gets_the_same_bytes_in_the_same_order(cache, tmp_path)
         {"run_id": "run-2"},
         {"round_index": 4},
         {"base_digest": "c" * 64},
-        {"plan_digest": "c" * 64},
+        {"agreement_digest": "c" * 64},
         {"adapter": arrays(0.6)},
         {"adapter": arrays(0.5) | {"scale": np.float32(np.nextafter(np.float32(0.5), np.float32(1)))}},
     ],

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -165,3 +166,20 @@ def test_both_sides_build_the_same_ranker_and_it_scores_as_the_base(run):
     assert all(np.array_equal(values, arrays[name]) for name, values in adapter_arrays(client).items())
     histories = torch.randint(0, ITEMS, (3, HISTORY), generator=torch.Generator().manual_seed(0))
     assert (scores(server, histories) - scores(learned(), histories)).abs().max() <= 1e-6
+
+
+def test_digest_tells_every_change_of_what_was_agreed_on(run):
+    agreed = read_agreement(run)
+    changes = {
+        "run_id": "another",
+        "local_learning_rate": agreed.local_learning_rate / 2,
+        "mask_last": not agreed.mask_last,
+        "negatives": 5,
+        "seed": agreed.seed + 1,
+        "server_key": "ab" * 32,
+        "adapter": replace(agreed.adapter, rank=agreed.adapter.rank + 1),
+        "plan": open_plan(),
+    }
+    digests = {replace(agreed, **{name: value}).digest() for name, value in changes.items()}
+    assert len(digests | {agreed.digest()}) == len(changes) + 1
+    assert read_agreement(run).digest() == agreed.digest()

@@ -23,8 +23,8 @@ def test_signed_bytes_by_hand() -> None:
     assert (
         instruction_bytes(asked, ADDRESS, adapter_digest="e" * 64)
         == (
-            f'{{"adapter_digest":"{"e" * 64}","base_digest":"{BASE}","expires_at":1800000000,"kind":"train",'
-            f'"plan_digest":"{PLAN}","receipt_head":"{HEAD}","recipient":5,"round_index":3,"run_id":"run-1"}}'
+            f'{{"adapter_digest":"{"e" * 64}","agreement_digest":"{PLAN}","base_digest":"{BASE}",'
+            f'"expires_at":1800000000,"kind":"train","receipt_head":"{HEAD}","recipient":5,"round_index":3,"run_id":"run-1"}}'
         ).encode()
     )
     assert json.loads(instruction_bytes(instruction(), ADDRESS, adapter_digest="e" * 64))["receipt_head"] == ""
@@ -76,7 +76,7 @@ def _changes() -> dict[str, Instruction]:
         "run": but(run_id="run-2"),
         "round": but(round_index=4),
         "base": but(base_digest="c" * 64),
-        "plan": but(plan_digest="c" * 64),
+        "plan": but(agreement_digest="c" * 64),
         "one float": but(adapter=nudged),
         "receipt": but(receipt=Receipt("e" * 64, "d" * 128)),
         "no receipt": but(receipt=None),

@@ -21,13 +21,13 @@ MEASURES = Measures("run-1", 3, BASE, PLAN, ledger_head=HEAD, values=VALUES)
 
 def test_signed_bytes_by_hand() -> None:
     by_hand = (
-        '{{"base_digest":"{}","content_digest":"{}","kind":"{}","ledger_head":"{}",'
-        '"plan_digest":"{}","round_index":3,"run_id":"run-1","sender":7}}'
+        '{{"agreement_digest":"{}","base_digest":"{}","content_digest":"{}","kind":"{}","ledger_head":"{}",'
+        '"round_index":3,"run_id":"run-1","sender":7}}'
     )
-    trained = by_hand.format(BASE, arrays_digest(arrays(0.25)), "train", HEAD, PLAN)
+    trained = by_hand.format(PLAN, BASE, arrays_digest(arrays(0.25)), "train", HEAD)
     assert reply_bytes(update(), sender=7) == trained.encode()
     numbers = hashlib.sha256(b'{"hr@10":-0.25,"ndcg@10":0.1}').hexdigest()
-    assert reply_bytes(MEASURES, sender=7) == by_hand.format(BASE, numbers, "evaluate", HEAD, PLAN).encode()
+    assert reply_bytes(MEASURES, sender=7) == by_hand.format(PLAN, BASE, numbers, "evaluate", HEAD).encode()
 
 
 def _updates() -> dict[str, Update]:
@@ -49,7 +49,7 @@ def _changed(answer: Any) -> dict[str, Any]:
         "run": {"run_id": "run-2"},
         "round": {"round_index": 4},
         "base": {"base_digest": "c" * 64},
-        "plan": {"plan_digest": "c" * 64},
+        "plan": {"agreement_digest": "c" * 64},
         "ledger": {"ledger_head": "d" * 64},
         "signature": {"signature": "0" * 128},
         "no signature": {"signature": ""},

@@ -26,7 +26,7 @@ from fedrec.wire import (
 from tests.tiny_federation import BASE, HEAD, PLAN, SCHEMA, arrays, instruction, signed, update
 
 NAMES = [spec.name for spec in SCHEMA]
-COMMON = {"version": 4, "run_id": "run-1", "round_index": 3, "base_digest": BASE, "plan_digest": PLAN}
+COMMON = {"version": 4, "run_id": "run-1", "round_index": 3, "base_digest": BASE, "agreement_digest": PLAN}
 HEADER = COMMON | {"ledger_head": HEAD, "signature": ""}
 ADDRESS = Address("train", 5, 1_800_000_000)
 ASKED = (
@@ -76,7 +76,7 @@ def test_both_messages_come_back_as_they_went() -> None:
     answer = update_from_record(update_to_record(update()), schema=SCHEMA)
     for message, values, number in ((asked, asked.adapter, 0.5), (answer, answer.arrays, 0.25)):
         assert (message.run_id, message.round_index) == ("run-1", 3)
-        assert (message.base_digest, message.plan_digest) == (BASE, PLAN)
+        assert (message.base_digest, message.agreement_digest) == (BASE, PLAN)
         assert list(values) == NAMES
         for spec in SCHEMA:
             assert values[spec.name].dtype == np.float32
@@ -95,8 +95,8 @@ def test_both_messages_come_back_as_they_went() -> None:
         ("round_index", 1.0, "header round_index: expected a whole number >= 1"),
         ("base_digest", "A" * 64, "header base_digest: expected 64 lower-case hex digits"),
         ("base_digest", 7, "header base_digest: expected 64 lower-case hex digits"),
-        ("plan_digest", "b" * 63, "header plan_digest: expected 64 lower-case hex digits"),
-        ("plan_digest", [PLAN], "header plan_digest: expected 64 lower-case hex digits"),
+        ("agreement_digest", "b" * 63, "header agreement_digest: expected 64 lower-case hex digits"),
+        ("agreement_digest", [PLAN], "header agreement_digest: expected 64 lower-case hex digits"),
         ("ledger_head", "", "header ledger_head: expected 64 lower-case hex digits"),
         ("ledger_head", 12, "header ledger_head: expected 64 lower-case hex digits"),
         ("signature", "d" * 127, "header signature: expected 128 lower-case hex digits"),

@@ -24,7 +24,7 @@ HEADER = {
     "run_id": "run-1",
     "round_index": 3,
     "base_digest": BASE,
-    "plan_digest": PLAN,
+    "agreement_digest": PLAN,
     "ledger_head": HEAD,
     "signature": "",
 }
@@ -106,7 +106,10 @@ def test_a_metric_that_is_not_finite_is_neither_sent_nor_read(value: float) -> N
         ({"header": ConfigRecord(HEADER | {"version": 1})}, "header version: expected 4"),
         ({"header": ConfigRecord(HEADER | {"run_id": "a b"})}, "header run_id: expected 1 to 128"),
         ({"header": ConfigRecord(HEADER | {"round_index": True})}, "header round_index: expected a whole number"),
-        ({"header": ConfigRecord(HEADER | {"plan_digest": "b"})}, "header plan_digest: expected 64 lower-case"),
+        (
+            {"header": ConfigRecord(HEADER | {"agreement_digest": "b"})},
+            "header agreement_digest: expected 64 lower-case",
+        ),
         ({"header": ConfigRecord(HEADER | {"ledger_head": ""})}, "header ledger_head: expected 64 lower-case"),
         ({"header": ConfigRecord(HEADER | {"signature": "d"})}, "header signature: expected 128 lower-case"),
     ],

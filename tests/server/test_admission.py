@@ -45,7 +45,7 @@ def test_sender_must_have_been_asked_and_counts_once() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"run_id": "run-2"}, {"round_index": 2}, {"base_digest": "c" * 64}, {"plan_digest": "c" * 64}],
+    [{"run_id": "run-2"}, {"round_index": 2}, {"base_digest": "c" * 64}, {"agreement_digest": "c" * 64}],
 )
 def test_header_must_come_back_unchanged(changes: dict[str, Any]) -> None:
     assert _verdict(reply_from(5, update(**changes))) == Quarantined("other-round")

@@ -156,7 +156,7 @@ VALUES = {"ndcg@10": 0.2, "hr@10": 0.4}
 def _judged(*, names: tuple[str, ...] = MEASURING.names, number: int = 0, **changes: Any) -> Admitted | Quarantined:
     """The verdict on measures that a member signed, with something changed before or after."""
     asked = instruction()
-    honest = Measures(asked.run_id, asked.round_index, asked.base_digest, asked.plan_digest, HEAD, VALUES)
+    honest = Measures(asked.run_id, asked.round_index, asked.base_digest, asked.agreement_digest, HEAD, VALUES)
     before = {name: value for name, value in changes.items() if name != "signature"}
     answer = sign_reply(replace(honest, **before), sender=NODE, key=reply_key(number))
     if "signature" in changes:

@@ -193,7 +193,8 @@ def test_job_of_a_prepared_folder_takes_its_numbers_from_agreement_and_config(tm
     _prepared(tmp_path / "run").close()
     work = job_from_workspace(context_of(0, workspace=str(tmp_path / "run")))
     agreement, run = read_agreement(tmp_path / "run"), work.federation
-    assert (run.run_id, run.base_digest, run.plan_digest) == ("tiny", agreement.base_digest, agreement.plan.digest())
+    assert (run.run_id, run.base_digest) == ("tiny", agreement.base_digest)
+    assert run.agreement_digest == agreement.digest()
     assert (run.clients, run.clients_per_round, run.rounds, run.seed) == (5, 3, 4, 3)
     assert {spec.name: spec.shape for spec in run.schema} == {name: v.shape for name, v in work.initial.items()}
     assert run.bounds == norm_bounds(agreement.plan, parameters_of(run.schema))
