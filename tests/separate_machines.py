@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from tests.hosts import Host, Hosts
 from tests.tiny_run import ROOT, catalogue_rows, event_rows, fedrec, read_lines, write_csv, write_settings
+from tests.tiny_superlink import free_port
 
 SHOPS = ("shop-a", "shop-b", "shop-c")
 PANEL, EACH = 24, 20  # people
@@ -37,7 +38,7 @@ class Deployment:
 
     folder: Path
     hosts: Hosts
-    ports: tuple[int, int, int] = (PORT, PRIVATE_PORT, SUPERLINK_PORT)
+    ports: tuple[int, int, int]
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -155,7 +156,8 @@ def prepare(
         flags: of ``fedrec federation new``.
         changes: settings by dotted name.
     """
-    deployment = Deployment(folder, hosts)
+    ports = (PORT, PRIVATE_PORT, SUPERLINK_PORT) if hosts.isolated else (free_port(), free_port(), free_port())
+    deployment = Deployment(folder, hosts, ports)
     settings = {"federation.rounds": 5, "privacy.sampling_rate": 1.0} | (changes or {})
     write_settings(folder / "settings.toml", settings)
     write_csv(folder / "items.csv", catalogue_rows())

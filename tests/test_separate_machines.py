@@ -2,16 +2,33 @@
 
 import json
 import signal
+import subprocess
+import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from fedrec.agreement import read_agreement
 from tests.hosts import running_hosts, tcp_streams
 from tests.separate_machines import PORT, SHOPS, final_vectors, prepare, running, shop_rows
 from tests.tiny_run import fedrec, write_csv
 
-ADAPTER = "adapter.safetensors"
+PIECE = 16  # bytes: four float32 in a row, which chance does not repeat
+LISTENER = """
+import socket, sys
+with socket.create_server((sys.argv[1], 7000)) as listening:
+    print("ready", flush=True)
+    connection, _ = listening.accept()
+    while connection.recv(65536):
+        pass
+"""
+TALKER = """
+import pathlib, socket, sys
+with socket.create_connection((sys.argv[1], 7000)) as one:
+    one.sendall(b"".join(pathlib.Path(name).read_bytes() for name in sys.argv[2:]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +42,8 @@ def trained(hosts, tmp_path_factory):
     """A federation without noise after its five rounds, what was said, and every frame of its server's card."""
     folder = tmp_path_factory.mktemp("without-noise")
     deployment = prepare(folder, hosts)
-    with hosts[0].sniffing(folder / "wire.pcap"), running(deployment):
+    sniffing = hosts[0].sniffing(folder / "wire.pcap") if hosts.isolated else nullcontext()
+    with sniffing, running(deployment):
         said = deployment.fedrec("run", deployment.federation, "--config", deployment.config)
         status = deployment.status()
     return deployment, said, status
@@ -60,19 +78,46 @@ def test_the_operator_is_told_what_happened(trained):
     assert status["federation"]["quarantined"] == {}
 
 
-def test_no_plaintext_of_an_update_is_on_the_wire(trained):
+def test_capture_of_a_run_holds_no_plaintext(trained, hosts, tmp_path):
+    if not hosts.isolated:
+        pytest.skip("listening on a line needs network namespaces, which are not permitted here")
     deployment, _, _ = trained
-    streams = tcp_streams(deployment.folder / "wire.pcap")
-    up = [said for (_, _, _, port), said in streams.items() if port == PORT]
-    down = [said for (_, port, _, _), said in streams.items() if port == PORT]
-    replies = [load_file(deployment.home(shop) / "replies" / "reply.safetensors") for shop in SHOPS]
-    arrays = [array.tobytes() for reply in replies for array in reply.values()]
-    arrays += [array.tobytes() for array in load_file(deployment.federation / ADAPTER).values()]
-    assert sum(map(len, up)) > 5 * len(SHOPS) * sum(array.nbytes for array in replies[0].values())  # it is all there
-    assert all(said.startswith(b"\x16\x03") for said in (*up, *down))  # from the first byte on TLS
-    for said in (*up, *down):
-        assert not any(array[:16] in said for array in arrays)
-        assert not any(word in said for word in (b"round_index", b"base_digest", b"pull-messages", b"fedrec"))
+    streams, wanted = tcp_streams(deployment.folder / "wire.pcap"), updates_sent(deployment)
+    assert len(wanted) > 10
+    assert told(streams, wanted | header_words(deployment)) == []
+    to_server = {key: said for key, said in streams.items() if key[3] == PORT}
+    sent = sum(line["bytes_up"] for line in deployment.events())
+    assert sum(map(len, to_server.values())) > sent > 0  # the updates did pass here
+    assert all(said.startswith(b"\x16\x03") for said in to_server.values() if said)  # TLS from the first byte
+    replies = [deployment.home(shop) / "replies" / "reply.safetensors" for shop in SHOPS]
+    plain, heard = tmp_path / "plain.pcap", [sys.executable, "-c", LISTENER, hosts[0].address]
+    with hosts[0].sniffing(plain), hosts[0].running(heard, stdout=subprocess.PIPE, text=True) as listener:
+        assert listener.stdout.readline() == "ready\n"
+        hosts[1].run([sys.executable, "-c", TALKER, hosts[0].address, *replies], check=True)
+    assert len(told(tcp_streams(plain), wanted)) == len(wanted), "the search would have found them"
+
+
+def updates_sent(deployment):
+    """Bytes that each merchant's last update is made of as it was sent, by what they are."""
+    found = {}
+    for shop in SHOPS:
+        for name, values in load_file(deployment.home(shop) / "replies" / "reply.safetensors").items():
+            data = values.tobytes()
+            pieces = {at: data[at : at + PIECE] for at in range(0, len(data) - PIECE + 1, PIECE)}
+            found |= {f"{shop} {name} {at}": piece for at, piece in pieces.items() if any(piece)}
+    return found
+
+
+def header_words(deployment):
+    """Words that a message in plain text would hold, by what they are."""
+    agreed = read_agreement(deployment.federation)
+    words = {"run": agreed.run_id, "base": agreed.base_digest, "agreement": agreed.digest(), "path": "pull-messages"}
+    return {name: word.encode() for name, word in words.items()} | {"array": b"\x93NUMPY", "name": b"head.lora_B"}
+
+
+def told(streams, wanted):
+    said = b"".join(streams.values())
+    return sorted(name for name, data in wanted.items() if data in said)
 
 
 def test_no_round_is_lost_or_applied_twice_when_the_server_and_its_run_are_killed(hosts, tmp_path):
