@@ -98,7 +98,7 @@ def join(
             columns=dict(columns),
             not_private=not agreement.plan.private,
         )
-        settings = load_client_settings(draft / FILE)
+        settings = load_client_settings(draft / FILE).model_copy(update={"events": events})  # errors name it as given
         policy = _policy(agreement, min_people=wishes.min_people)
         if policy is not None:
             write_policy(policy, settings.policy)

@@ -110,6 +110,8 @@ def read_authority(folder: Path) -> Authority:
     Raises:
         ConfigError: a file is missing or malformed, or the key is not the certificate's.
     """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no authority here; make one with fedrec keys authority")
     key, certificate = read_key(folder / CA_KEY), read_certificate(folder / CA_CRT)
     if certificate.public_key() != key.public_key():
         raise ConfigError(

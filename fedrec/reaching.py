@@ -23,7 +23,7 @@ def check_reach(host: str, port: int, *, tls: ssl.SSLContext, now: datetime, nam
         host: name or IP address.
         port: of the gateway.
         tls: whom to trust, and what to show.
-        now: by this machine's clock, UTC.
+        now: when to judge certificates by, UTC; the clocks are compared when the answer comes.
         name: that the certificate must be for; ``host`` unless said otherwise.
 
     Returns:
@@ -42,7 +42,7 @@ def check_reach(host: str, port: int, *, tls: ssl.SSLContext, now: datetime, nam
         except OSError as error:
             mend = "is this the port that clients reach, and nothing between that opens TLS?"
             return [failed("certificate", f"{host}:{port}: no TLS handshake ({type(error).__name__})", mend)]
-    return [*lasts, *_ask(host, port, tls, name=name or host, now=now)]
+    return [*lasts, *_ask(host, port, tls, name=name or host)]
 
 
 def check_clock(shown: str | None, *, now: datetime) -> list[Finding]:
@@ -52,14 +52,14 @@ def check_clock(shown: str | None, *, now: datetime) -> list[Finding]:
     except ValueError:
         return [warning("clock", "the server does not say what time it is", "compare the clocks by hand")]
     apart = round((now - theirs).total_seconds())
-    said = f"{abs(apart)} s {'before' if apart > 0 else 'behind'} the server's" if apart else "as the server's"
+    said = f"{abs(apart)} s {'ahead of' if apart > 0 else 'behind'} the server's" if apart else "as the server's"
     mend = "set the clock by NTP, here or there: timedatectl set-ntp true"
     if abs(apart) > MAX_SKEW_S:
         return [failed("clock", f"{said}: more than {MAX_SKEW_S} s, so every request is refused (401)", mend)]
     return [warning("clock", said, mend)] if abs(apart) > MAX_SKEW_S // 5 else [ok("clock", said)]
 
 
-def _ask(host: str, port: int, tls: ssl.SSLContext, *, name: str, now: datetime) -> list[Finding]:
+def _ask(host: str, port: int, tls: ssl.SSLContext, *, name: str) -> list[Finding]:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         with httpx.Client(verify=tls, timeout=TIMEOUT_S, trust_env=False) as client:
@@ -67,7 +67,7 @@ def _ask(host: str, port: int, tls: ssl.SSLContext, *, name: str, now: datetime)
             answer = client.post(f"https://{address}{_PATH}", content=b"", headers=headers, extensions=under)
     except httpx.HTTPError as error:
         return [failed("server", f"{address}: no answer ({type(error).__name__})", "try again; then ask the operator")]
-    clock = check_clock(answer.headers.get("date"), now=now)
+    clock = check_clock(answer.headers.get("date"), now=datetime.now(UTC))
     if answer.status_code == 401:  # it wants to know who asks: as it should
         return [ok("server", f"{address} answers, and asks for a key"), *clock]
     said, mend = _STATUS.get(answer.status_code, (f"HTTP {answer.status_code}", "is a fedrec server behind this port?"))

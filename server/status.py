@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from fedrec.agreement import read_agreement
 from fedrec.runfolder import read_events
 from server.enrolment import enrolled
 from server.gateway_settings import PRIVATE_HOST
@@ -60,6 +59,8 @@ def federation_facts(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is not a prepared run folder, or damaged.
     """
+    from fedrec.agreement import read_agreement  # torch comes with it: not for who asks about the server alone
+
     plan = read_agreement(path).plan
     rounds = read_events(path, growing=True)
     reasons = Counter[str]()

@@ -110,6 +110,6 @@ def _text(facts: dict[str, Any]) -> str:
             "  tell it over another channel, such as the telephone; fedrec join compares it with --fingerprint",
             f"server key   {facts['server_key']}",
             "",
-            f"Then: fedrec enrol add NAME for each merchant, and fedrec run {facts['federation']}",
+            f"Then: fedrec server, fedrec enrol add for each merchant, and fedrec run {facts['federation']}",
         ]
     )

@@ -9,6 +9,8 @@ import typer
 
 from fedrec.cli.data import parse_mapping
 from fedrec.cli.errors import one_line_errors
+from fedrec.keycheck import node_fingerprint
+from fedrec.keyfiles import NODE_PUB, REPLY_PUB, TLS_CSR
 from fedrec.paths import make_app_importable
 from fedrec.privacy.policy import MIN_PEOPLE
 
@@ -70,7 +72,7 @@ def join_command(
 
 def _facts(joined: "Joined", out: Path, *, certificate_request: bool) -> dict[str, Any]:
     agreement = joined.agreement
-    names = ["node.pub", "reply.pub", *(["tls.csr"] if certificate_request else [])]
+    names = [NODE_PUB, REPLY_PUB, *([TLS_CSR] if certificate_request else [])]
     return {
         "folder": str(out),
         "fingerprint": joined.fingerprint,
@@ -82,6 +84,7 @@ def _facts(joined: "Joined", out: Path, *, certificate_request: bool) -> dict[st
         "metrics": list(agreement.metrics),
         "people": joined.people,
         "cleaning": [asdict(rule) for rule in joined.rules],
+        "node_fingerprint": node_fingerprint(out / "keys" / NODE_PUB),
         "send": [str(out / "keys" / name) for name in names],
         "next": f"fedrec client --config {out / 'client.toml'}",
     }
@@ -89,27 +92,27 @@ def _facts(joined: "Joined", out: Path, *, certificate_request: bool) -> dict[st
 
 def _show(facts: dict[str, Any], *, compared: bool) -> None:
     """What was dropped, what is agreed to, what to send, what to do next."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("rule", "what is dropped", "rows", title="Your events", title_justify="left")
-    for rule in facts["cleaning"]:
-        table.add_row(rule["rule"], rule["description"], f"{rule['dropped']:,}")
-    Console().print(table)
+    dropped = [rule for rule in facts["cleaning"] if rule["dropped"]]
+    width = max((len(f"{rule['dropped']:,}") for rule in dropped), default=0)
     metrics = f", and noised {' and '.join(facts['metrics'])}" if facts["metrics"] else ""
     lines = [
+        "Dropped from your events:" if dropped else "Nothing was dropped from your events.",
+        *(f"  {rule['dropped']:>{width},}  {rule['rule']}: {rule['description']}" for rule in dropped),
         f"{facts['people']} people take part. Nobody else learns this number.",
         "",
         f"You agree to: {facts['rounds']} rounds, in which a noised update leaves this machine{metrics}."
         if facts["private"]
         else f"You agree to: {facts['rounds']} rounds, in which an update leaves this machine as it is{metrics}.",
         facts["statement"],
-        f"policy.toml in {facts['folder']} allows this and no more; ledger.sqlite records what was spent.",
+        f"policy.toml in {facts['folder']} allows this and no more; ledger.sqlite records what was spent."
+        if facts["private"]
+        else "There is no policy, and nothing bounds what the updates tell.",
         "",
         f"fingerprint  {facts['fingerprint']}",
         "  the one that you were told" if compared else "  ask the operator for theirs, over another channel; compare",
         "",
         "Send to the operator: " + ", ".join(facts["send"]),
+        f"  and over the other channel the fingerprint of the first: {facts['node_fingerprint']}",
         "Nothing else in that folder is for anybody.",
         f"Then: {facts['next']}",
     ]

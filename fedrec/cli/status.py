@@ -38,7 +38,8 @@ def status_command(
 
     facts = status_facts(load_server_settings(config), federation)
     typer.echo(json.dumps(facts, indent=2) if as_json else _text(facts))
-    down = [name for name in ("gateway", "superlink") if facts[name] == "down"]
+    parts = {"gateway": "the gateway", "superlink": "SuperLink"}
+    down = [said for name, said in parts.items() if facts[name] == "down"]
     if down:
         raise RunError(f"{config}: {' and '.join(down)} down; start the server with: fedrec server --config {config}")
 

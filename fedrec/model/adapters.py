@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from fedrec.errors import ConfigError, WireError
@@ -70,20 +69,27 @@ def attach_adapter(ranker: Ranker, spec: AdapterSpec, *, seed: int) -> None:
             for name in extra:
                 ranker.get_submodule(name).requires_grad_(True)
         else:
-            settings = LoraConfig(
-                r=spec.rank,
-                lora_alpha=spec.rank,
-                lora_dropout=0.0,
-                target_modules=targets,
-                modules_to_save=extra or None,
-            )
-            with warnings.catch_warnings():  # PEFT notes that it turns its switch for GPT-2's Conv1D by itself
-                warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-                inject_adapter_in_model(settings, ranker)
+            _inject_lora(ranker, spec, targets=targets, extra=extra)
     for name, parameter in ranker.named_parameters():
         is_frozen_factor = ".lora_A." in name and spec.kind == "ffa-lora"
         parameter.requires_grad_(parameter.requires_grad and not is_frozen_factor and ".frozen." not in name)
     ranker.train()
+
+
+def _inject_lora(ranker: Ranker, spec: AdapterSpec, *, targets: list[str], extra: list[str]) -> None:
+    """Have PEFT wrap every target in place."""
+    from peft import LoraConfig, inject_adapter_in_model  # three seconds, which who reads an agreement need not wait
+
+    settings = LoraConfig(
+        r=spec.rank,
+        lora_alpha=spec.rank,
+        lora_dropout=0.0,
+        target_modules=targets,
+        modules_to_save=extra or None,
+    )
+    with warnings.catch_warnings():  # PEFT notes that it turns its switch for GPT-2's Conv1D by itself
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+        inject_adapter_in_model(settings, ranker)
 
 
 def trainable_parameters(ranker: Ranker) -> dict[str, nn.Parameter]:

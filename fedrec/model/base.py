@@ -36,7 +36,11 @@ def load_base(folder: Path) -> Ranker:
         spec = RankerSpec(**json.loads((folder / "ranker.json").read_text(encoding="utf-8")))
         ranker = Ranker(load_file(folder / "items.safetensors")["vectors"], spec)
         ranker.load_state_dict(load_file(folder / "ranker.safetensors"))
-    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+    except OSError as error:
+        raise RunError(
+            f"{folder}: not a usable base: {error.strerror or error}; make one with fedrec pretrain"
+        ) from None
+    except (UnicodeDecodeError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise RunError(f"{folder}: not a usable base: {str(error).splitlines()[0]}") from None
     return ranker
 

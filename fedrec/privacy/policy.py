@@ -155,7 +155,9 @@ class Policy(BaseModel):
             PrivacyError: fewer than ``min_people``.
         """
         if people < self.min_people:
-            _refuse("min_people", "fewer people here", f">= {self.min_people}")
+            _refuse(
+                "min_people", "fewer people here", f">= {self.min_people}; lower it only if so few may be trained on"
+            )
 
     def check_base(self, digest: str) -> None:
         """Refuse a base that is not listed.
@@ -182,7 +184,8 @@ class Policy(BaseModel):
             PrivacyError: names the digest.
         """
         if digest not in self.allowed_code:
-            _refuse("allowed_code", repr(digest), _one_of(self.allowed_code))
+            mend = "after an update of fedrec that you mean, add the first to allowed_code"
+            _refuse("allowed_code", repr(digest), f"{_one_of(self.allowed_code)}; {mend}")
 
     def check_metrics(self, names: Iterable[str]) -> None:
         """Refuse metrics that may not leave this client.

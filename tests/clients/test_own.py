@@ -168,7 +168,11 @@ def spoiled_authority(shop: Path) -> None:
         (lost_ledger, PrivacyError, r"ledger\.sqlite: the ledger was lost .*never a fresh budget"),
         (lost_everything, PrivacyError, r"ledger\.sqlite: no ledger here; expected an existing one"),
         (lost_policy, PrivacyError, r"policy\.toml: no policy: nothing is allowed"),
-        (other_code, PrivacyError, "policy allowed_code: .*, allowed one of"),
+        (
+            other_code,
+            PrivacyError,
+            r"policy allowed_code: .*, allowed one of .*; after an update of fedrec that you mean, add the first",
+        ),
         (other_server, PrivacyError, "policy server_key: .*, allowed '0000"),
         (fewer_people, PrivacyError, "policy min_people: fewer people here, allowed >= 8"),
         (lost_reply_key, ConfigError, r"reply\.key: the key cannot be read: No such file"),

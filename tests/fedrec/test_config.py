@@ -195,7 +195,7 @@ def test_a_file_that_is_not_toml_is_one_line(content, tmp_path):
     path = tmp_path / "a.toml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"a\.toml: cannot be read as TOML: ") as refusal:
+    with pytest.raises(ConfigError, match=r"a\.toml: cannot be read( as TOML)?: ") as refusal:
         read_toml(path)
     assert "\n" not in str(refusal.value)
 

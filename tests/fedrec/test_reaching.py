@@ -42,6 +42,11 @@ def test_server_that_asks_for_a_key_is_reached(tmp_path):
     assert fleet.bodies == {"pull-messages": [b""]}, "it says nothing of itself"
 
 
+def test_slow_checks_before_this_one_are_no_skew_of_the_clock(tmp_path):
+    found, _ = look(tmp_path, now=NOW - timedelta(seconds=200))
+    assert [one[1] for one in found if one[0] == "clock"] == ["ok"]
+
+
 @pytest.mark.parametrize(
     ("status", "said"),
     [
@@ -108,10 +113,10 @@ def test_plain_http_where_tls_should_be_is_found(tmp_path):
     ("apart_s", "state", "said"),
     [
         (0, "ok", "as the server's"),
-        (59, "ok", "59 s before the server's"),
+        (59, "ok", "59 s ahead of the server's"),
         (-61, "warning", "61 s behind the server's"),
-        (300, "warning", "300 s before the server's"),
-        (301, "failed", "301 s before the server's: more than 300 s, so every request is refused (401)"),
+        (300, "warning", "300 s ahead of the server's"),
+        (301, "failed", "301 s ahead of the server's: more than 300 s, so every request is refused (401)"),
         (-86_400, "failed", "86400 s behind the server's: more than 300 s, so every request is refused (401)"),
     ],
 )

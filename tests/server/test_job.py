@@ -131,7 +131,7 @@ def test_shipped_server_app_needs_a_workspace(tmp_path: Path) -> None:
 
 def test_folder_that_was_never_prepared_is_refused(tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run").close()
-    with pytest.raises(ConfigError, match=r"config\.toml: cannot be read as TOML"):
+    with pytest.raises(ConfigError, match=r"config\.toml: cannot be read: No such file"):
         job_from_workspace(context_of(0, workspace=str(tmp_path / "run")))
 
 

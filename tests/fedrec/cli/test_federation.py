@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from fedrec.keycheck import node_fingerprint
 from tests.tiny_run import Bench, Outcome, event_rows, fedrec, write_csv
 
 ADDRESS = "127.0.0.1:8443"
@@ -84,12 +85,15 @@ def test_a_merchant_joins_and_checks_with_two_commands(merchant: Bench) -> None:
 
 def test_joining_says_in_words_what_is_dropped_agreed_and_sent(merchant: Bench) -> None:
     said = run(merchant, *join("shop-7")).stdout
-    assert "unknown_item" in said
+    assert "  1  unknown_item: item without a row in the catalogue" in said
+    assert "missing_user" not in said, "rules that dropped nothing"
     assert "12 people take part. Nobody else learns this number." in said
     assert "You agree to: 3 rounds, in which a noised update leaves this machine." in said
     assert EPSILON_8 in said
     assert "ask the operator for theirs, over another channel" in said
     assert "shop-7/keys/node.pub" in said
+    shown = node_fingerprint(merchant.folder / "shop-7" / "keys" / "node.pub")
+    assert f"over the other channel the fingerprint of the first: {shown}" in said, "what fedrec enrol add shows"
     text = run(merchant, "client", "--config", "shop-7/client.toml", "--check").stdout
     assert "shop-7 in the federation spring at 127.0.0.1:8443" in text
     assert "epsilon 0 of 8 at delta 1e-05, per person at a client" in text
@@ -125,6 +129,7 @@ def test_the_fingerprint_that_was_told_must_be_the_invitations(merchant: Bench) 
         (("--min-people", 13), 3, "error: policy min_people: fewer people here, allowed >= 13"),
         (("--map", "user_id=Kunde"), 2, "mine.csv: no column 'Kunde' for the field 'user_id'"),
         (("--map", "user_id"), 2, "--map user_id: expected FIELD=COLUMN"),
+        (("--data", "gone.csv"), 2, "error: gone.csv: cannot be read: No such file or directory"),
         (("--name", "shop seven"), 2, "name='shop seven': expected 1 to 64 letters"),
     ],
 )
@@ -149,7 +154,9 @@ def test_a_federation_that_protects_nobody_needs_the_merchants_word_and_says_so_
     assert "an update as it is" in said
     refused = run(merchant, *join("shop-8", of="bare"), code=3)
     assert "this federation is NOT PRIVATE" in refused.stderr
-    assert "NOT PRIVATE" in run(merchant, *join("shop-8", "--allow-not-private", of="bare")).stdout
+    said = run(merchant, *join("shop-8", "--allow-not-private", of="bare")).stdout
+    assert "NOT PRIVATE" in said
+    assert "There is no policy, and nothing bounds what the updates tell." in said
     assert "not_private = true" in (merchant.folder / "shop-8" / "client.toml").read_text()
     checked = run(merchant, "client", "--config", "shop-8/client.toml", "--check").stdout
     assert "promise      NOT PRIVATE: no noise was added" in checked
@@ -178,6 +185,12 @@ def test_the_base_in_the_invitation_is_the_operators_to_the_bit(merchant: Bench)
         (("--address", "127.0.0.2:8443"), 2, "tls.crt is for 127.0.0.1; make another with fedrec keys server --host"),
         (("--epsilon", 0), 2, "privacy.epsilon=0.0: Input should be greater than 0"),
         (("--server-keys", "thief"), 2, "server.key: the key cannot be read"),
+        (
+            ("--base", "gone"),
+            2,
+            "error: gone: not a usable base: No such file or directory; make one with fedrec pretrain",
+        ),
+        (("--config", "gone.toml"), 2, "error: gone.toml: cannot be read: No such file or directory"),
     ],
 )
 def test_what_an_operator_gets_wrong_is_one_line(

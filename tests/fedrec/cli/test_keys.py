@@ -118,6 +118,7 @@ def test_wrong_inputs_are_one_line_and_exit_code_2(joined, tmp_path):
         (*server, "--host", "a:443"): "host='a:443': expected a host name or an IP address, without port or wildcard",
         (*server, "--host", "a", "--days", 3000): "days=3000: expected <= 1824, when the authority itself expires",
         ("server", tmp_path / "new", "--authority", tmp_path, "--host", "a"): "ca.key: cannot be read: No such file",
+        ("server", tmp_path / "new", "--authority", "gone", "--host", "a"): "gone: no authority here; make one with",
         ("client", tmp_path / "new", "--name", "a b"): "name='a b': expected 1 to 64 letters",
         ("sign", csr, "--authority", authority): "tls.crt: exists; move it away to sign again",
         ("sign", authority / "ca.crt", "--authority", authority): "expected a certificate request (PEM)",
