@@ -34,8 +34,40 @@ def test_decoder_is_checked_wherever_it_is_built():
 
 
 def test_unknown_model_type_is_refused():
-    with pytest.raises(ConfigError, match="decoder model_type='no-such': unknown to the installed transformers"):
+    with pytest.raises(ConfigError, match="decoder model_type='no-such': not a causal model of the installed"):
         build_decoder({"model_type": "no-such"})
+
+
+CODE = {"AutoModel": "evil/repository--modeling.Evil"}
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"auto_map": CODE},
+        {"model_type": "align_text_model", "auto_map": CODE},  # transformers has no model of this kind, and would ask
+        {"text_config": {"auto_map": CODE}},
+        {"layers": [{"auto_map": CODE}]},
+        {"attn_implementation": "evil/kernel"},
+        {"_attn_implementation": {"": "evil/kernel"}},
+        {"experts_implementation": "evil/kernel"},
+    ],
+)
+def test_configuration_that_names_code_is_refused_and_nobody_is_asked_whether_to_run_it(named, monkeypatch):
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda *words: asked.append(words) or "y")
+    monkeypatch.setattr("socket.getaddrinfo", lambda *place, **options: asked.append(place) or [])
+    values = small_llama(width=16, layers=1, heads=2, feed_forward=8, history=4)
+    with pytest.raises(ConfigError, match=r"names code of its own, which is never run|not a causal model"):
+        build_decoder(values | named)
+    assert not asked
+
+
+@pytest.mark.parametrize("wrong", [{"dtype": "load"}, {"hidden_act": "none"}, {"rope_parameters": 5}])
+def test_configuration_that_means_nothing_is_refused_in_one_line(wrong):
+    values = small_llama(width=16, layers=1, heads=2, feed_forward=8, history=4)
+    with pytest.raises(ConfigError, match=r"^decoder 'llama': cannot be built: .+$"):
+        build_decoder(values | wrong)
 
 
 def test_model_that_looks_ahead_is_refused(tmp_path):
