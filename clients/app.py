@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 
 from clients.instructions import Desk, check_signed
 from clients.replies import Answer
+from clients.telling import told
 from fedrec.errors import ConfigError
 from fedrec.schema import AdapterSchema
 from fedrec.signed import Clock, Reply, sign_reply
@@ -110,8 +111,9 @@ def check_agreement(instruction: Instruction, merchant: Trainer) -> None:
 def _accepted(message: Message, merchant: Trainer, desk: Desk, *, kind: str) -> Instruction:
     """Parse and check: form, author and recipient, base and agreement."""
     instruction = instruction_from_record(message.content, schema=merchant.schema)
-    check_signed(instruction, desk, kind=kind, server_key=merchant.server_key)
-    check_agreement(instruction, merchant)
+    with told():
+        check_signed(instruction, desk, kind=kind, server_key=merchant.server_key)
+        check_agreement(instruction, merchant)
     log.info("asked=%s round=%d", kind, instruction.round_index)
     return instruction
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from clients.measuring import person_metrics
 from clients.replies import Answer, ReplyCache
+from clients.telling import told
 from clients.training import LocalTraining, private_direction, step_losses
 from fedrec.agreement import Agreement, agreed_ranker, read_agreement
 from fedrec.code import code_digest
@@ -134,6 +135,7 @@ class Merchant:
         release = _Release(round_id, spending, Kind.METRICS, self._replies.beside("metrics"), self._measure)
         return self._answer(instruction, release)
 
+    @told()
     def _check_round(self, instruction: Instruction) -> None:
         if instruction.run_id != self._agreement.run_id or instruction.round_index > self._agreement.plan.rounds:
             raise Refusal(RefusalCode.PLAN, "this round is not part of the agreed plan")
@@ -160,6 +162,7 @@ class Merchant:
         elif plan.private:
             raise PrivacyError("a private plan without a policy: expected the client's own policy.toml")
 
+    @told()
     def _ask_policy(self, metrics: Sequence[str] = ()) -> None:
         try:
             self.check_policy(metrics)
@@ -174,19 +177,24 @@ class Merchant:
     def _answer(self, instruction: Instruction, release: "_Release") -> Answer:
         """Charge, then compute or repeat; never two answers on one charge. One at a time, whatever is asked."""
         with self._replies.alone():
-            self._check_receipt(instruction.receipt)
-            charge = self._ledger.charge(
-                release.round_id, release.spending, plan=self._agreement.plan, kind=release.kind
-            )
-            if charge is Charge.ALREADY_CHARGED:
-                if (cached := release.replies.find(instruction)) is not None:
-                    # A crash may have come between keeping the reply and noting that it was sent.
-                    return Answer(cached, self._ledger.release(release.round_id))
-                if self._ledger.is_released(release.round_id):
-                    raise Refusal(RefusalCode.REPLAY, "this round was answered for another adapter")
+            if (cached := self._charged(instruction, release)) is not None:
+                # A crash may have come between keeping the reply and noting that it was sent.
+                return Answer(cached, self._ledger.release(release.round_id))
             reply = release.compute(instruction)
             release.replies.keep(instruction, reply)
             return Answer(reply, self._ledger.release(release.round_id))
+
+    @told()
+    def _charged(self, instruction: Instruction, release: "_Release") -> Arrays | None:
+        """Charge; what was answered before, if it was."""
+        self._check_receipt(instruction.receipt)
+        charge = self._ledger.charge(release.round_id, release.spending, plan=self._agreement.plan, kind=release.kind)
+        if charge is Charge.CHARGED:
+            return None
+        cached = release.replies.find(instruction)
+        if cached is None and self._ledger.is_released(release.round_id):
+            raise Refusal(RefusalCode.REPLAY, "this round was answered for another adapter")
+        return cached
 
     def _train(self, instruction: Instruction) -> Arrays:
         agreement, plan = self._agreement, self._agreement.plan

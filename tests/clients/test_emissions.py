@@ -206,6 +206,9 @@ def test_no_marker_leaves_in_messages_or_logs(run: Path, kind: str, caplog: pyte
         "refused=E_BASE error=Refusal",
         "refused=E_PLAN error=Refusal",
         "refused=E_SCHEMA error=WireError",
+        "because E_REPLAY: this round was answered for another adapter",
+        "because E_BASE: the instruction is for another base; fetch the base of this federation",
+        "because E_PLAN: this round is not part of the agreed plan",
     }
 
 

@@ -56,7 +56,9 @@ def test_receipt_of_the_server_is_taken_and_costs_nothing(run):
     assert _states(run) == ["reserved", "released"] * 2
 
 
-def test_ledger_restored_from_a_backup_with_its_witness_is_caught_by_the_servers_receipt(run, tmp_path, trained):
+def test_ledger_restored_from_a_backup_with_its_witness_is_caught_by_the_servers_receipt(
+    run, tmp_path, trained, caplog
+):
     """Nothing on the client's own machine can tell: file, key and witness fit each other."""
     files = ledger_files(run, 0)
     load_merchant(run, 0).train_round(_ask(run))
@@ -70,6 +72,9 @@ def test_ledger_restored_from_a_backup_with_its_witness_is_caught_by_the_servers
     with pytest.raises(PrivacyError, match="the server has countersigned an entry this ledger does not hold"):
         load_merchant(run, 0).train_round(asked)
     assert len(trained) == 2
+    (why,) = caplog.messages  # the owner reads it at once; the ledger's own check finds nothing
+    assert why.startswith("because ")
+    assert "the server has countersigned an entry this ledger does not hold" in why
 
 
 def test_receipt_that_the_pinned_server_did_not_sign_is_refused(run, tmp_path, trained):
@@ -93,12 +98,13 @@ def test_receipt_that_the_pinned_server_did_not_sign_is_refused(run, tmp_path, t
         ({"max_epsilon": 1.0}, "max_epsilon"),
     ],
 )
-def test_what_the_clients_own_policy_forbids_is_refused_before_anything_is_spent(run, trained, change, said):
+def test_what_the_clients_own_policy_forbids_is_refused_before_anything_is_spent(run, trained, change, said, caplog):
     path = run / "policy.toml"
     write_policy(load_policy(path).model_copy(update=change), path)
     with pytest.raises(Refusal, match=f"E_PLAN: .*{said}") as refused:
         load_merchant(run, 0).train_round(_ask(run))
     assert refused.value.code is RefusalCode.PLAN
+    assert caplog.messages == [f"because {refused.value}"]
     assert not trained
     assert _states(run) == []
 
