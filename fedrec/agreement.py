@@ -6,7 +6,9 @@ training. Both sides read it, compare its digests with what the other sends, and
 
 import hashlib
 import json
+import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,36 @@ from fedrec.model.ranker import Ranker
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.policy import METRICS
 from fedrec.runfolder import write_json
+from fedrec.wire import RUN_ID
 
 FILE = "agreement.json"
 
 _KEY = re.compile(r"[0-9a-f]{64}")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value < 2**32  # a bool is an int to isinstance
+
+
+# What training counts on, by field: an agreement comes from somebody else. The plan checks its own.
+_EXPECTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "run_id": (lambda value: isinstance(value, str) and bool(RUN_ID.fullmatch(value)), "a name of letters and digits"),
+    "base_digest": (lambda value: isinstance(value, str) and bool(_KEY.fullmatch(value)), "64 lower-case hex digits"),
+    "local_learning_rate": (lambda value: type(value) is float and 0 < value < math.inf, "a finite number > 0"),
+    "mask_last": (lambda value: type(value) is bool, "true or false"),
+    "negatives": (lambda value: value is None or _is_whole(value, 1), "a whole number >= 1, or none"),
+    "seed": (lambda value: _is_whole(value, 0), "a whole number >= 0 below 2**32"),
+    "server_key": (
+        lambda value: isinstance(value, str) and bool(_KEY.fullmatch(value)),
+        "the server's public key, 64 lower-case hex digits",
+    ),
+    "metrics_every": (lambda value: _is_whole(value, 1), "a whole number >= 1"),
+    "kind": (lambda value: value in ("lora", "ffa-lora", "bottleneck"), "lora, ffa-lora or bottleneck"),
+    "rank": (lambda value: _is_whole(value, 1), "a whole number >= 1"),
+    "targets": (lambda value: value in ("head", "all-linear"), "head or all-linear"),
+    "norms": (lambda value: type(value) is bool, "true or false"),
+    "gains": (lambda value: type(value) is bool, "true or false"),
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +129,7 @@ def read_agreement(folder: Path) -> Agreement:
     except OSError as error:
         why = error.strerror if error.filename == str(path) else f"{error.filename}: {error.strerror}"
         raise RunError(f"{path}: not a usable agreement: {why}; expected a run folder") from None
-    except (UnicodeDecodeError, ValueError, TypeError, KeyError, RunError) as error:
+    except (UnicodeDecodeError, ValueError, TypeError, KeyError, RecursionError, RunError) as error:
         raise RunError(f"{path}: not a usable agreement: {str(error).splitlines()[0]}") from None
     if digest != agreement.base_digest:
         raise RunError(f"{folder / 'base'}: differs from the base that {path} names; start again with another --out")
@@ -116,14 +144,13 @@ def agreed_ranker(agreement: Agreement, folder: Path) -> Ranker:
 
 
 def _check(agreement: Agreement) -> None:
-    key = agreement.server_key
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise RunError("server_key: expected the server's public key, 64 lower-case hex digits")
-    names, every, plan = agreement.metrics, agreement.metrics_every, agreement.plan
+    for name, value in (vars(agreement) | vars(agreement.adapter)).items():
+        holds, expected = _EXPECTED.get(name, (None, ""))
+        if holds and not holds(value):
+            raise RunError(f"{name}: expected {expected}")
+    names, plan = agreement.metrics, agreement.plan
     if set(names) - set(METRICS) or len(set(names)) < len(names):
         raise RunError(f"metrics={list(names)}: expected different ones of {list(METRICS)}")
-    if type(every) is not int or every < 1:
-        raise RunError(f"metrics_every={every!r}: expected a whole number >= 1")
     if (releases := agreement.metric_releases_by(plan.rounds)) != plan.metric_releases:
         raise RunError(
             f"{releases} releases of metrics in {plan.rounds} rounds: the plan covers {plan.metric_releases}"

@@ -168,7 +168,7 @@ def read_invitation(folder: Path) -> Invitation:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {where}: {first['msg']}; ask the operator for a whole invitation") from None
-    except ValueError:  # not UTF-8, or not TOML
+    except (ValueError, RecursionError):  # not UTF-8, not TOML, or nested beyond reading
         raise ConfigError(f"{path}: not TOML; ask the operator for a whole invitation") from None
     split_address(terms.address)
     check_name(terms.name)

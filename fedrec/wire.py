@@ -32,7 +32,7 @@ ERROR_CODE = 2  # Flower's CLIENT_APP_RAISED_EXCEPTION: the number says no more 
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE = re.compile(r"[0-9a-f]{128}")
-_RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 Content = TypeVar("Content", ArrayRecord, MetricRecord)
 
@@ -199,7 +199,7 @@ def _size(value: object) -> int:
 def checked_header(values: Mapping[str, object]) -> tuple[str, int, str, str]:
     """Return run_id, round_index, base_digest, agreement_digest; refuse the first that is malformed."""
     run_id, round_index = values["run_id"], values["round_index"]
-    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
+    if not isinstance(run_id, str) or not RUN_ID.fullmatch(run_id):
         raise WireError("header run_id: expected 1 to 128 letters, digits, dots, dashes or underscores")
     if type(round_index) is not int or round_index < 1:  # a bool is an int to isinstance
         raise WireError("header round_index: expected a whole number >= 1")

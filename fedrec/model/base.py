@@ -40,7 +40,7 @@ def load_base(folder: Path) -> Ranker:
         raise RunError(
             f"{folder}: not a usable base: {error.strerror or error}; make one with fedrec pretrain"
         ) from None
-    except (UnicodeDecodeError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:  # RecursionError among them
         raise RunError(f"{folder}: not a usable base: {str(error).splitlines()[0]}") from None
     return ranker
 

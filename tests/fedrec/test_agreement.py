@@ -66,7 +66,32 @@ def test_unknown_or_missing_key_is_refused(run, change):
         read_agreement(run)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", None])
+@pytest.mark.parametrize(
+    ("field", "values", "expected"),
+    [
+        ("run_id", (5, "a/b", "a\n\x1b[2J", "r" * 129), "a name of letters and digits"),
+        ("local_learning_rate", (float("nan"), float("inf"), 0.0, -1.0, "1", True), "a finite number > 0"),
+        ("mask_last", ("no", 0, None), "true or false"),
+        ("negatives", (-5, 0, 2.5, "7", True), "a whole number >= 1, or none"),
+        ("seed", (-1, 10**40, "3", 2**32), "a whole number >= 0 below"),
+    ],
+)
+def test_number_that_training_cannot_use_is_refused_before_anything_is_charged_for_it(run, field, values, expected):
+    """Joining would take it, and each round would be charged and then fail."""
+    for value in values:
+        _edit(run, lambda agreed, value=value: agreed.update({field: value}))
+        with pytest.raises(RunError, match=rf"agreement.json: not a usable agreement: {field}: expected {expected}"):
+            read_agreement(run)
+
+
+@pytest.mark.parametrize("change", [{"kind": "dora"}, {"rank": -1}, {"rank": "2"}, {"targets": "x"}, {"norms": 1}])
+def test_adapter_of_no_known_make_is_refused(run, change):
+    _edit(run, lambda agreed: agreed["adapter"].update(change))
+    with pytest.raises(RunError, match=rf"agreement.json: not a usable agreement: {min(change)}: expected "):
+        read_agreement(run)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 200_000, None])
 def test_file_that_is_missing_or_damaged_is_refused(run, content):
     (run / FILE).unlink()
     if content is not None:
@@ -139,8 +164,8 @@ def test_an_agreement_without_metrics_never_releases_any():
     [
         ({"metrics": ["loss"]}, r"metrics=\['loss'\]: expected different ones of \['ndcg@10', 'hr@10'\]"),
         ({"metrics": ["hr@10", "hr@10"]}, r"metrics=\['hr@10', 'hr@10'\]: expected different ones of"),
-        ({"metrics_every": 0}, "metrics_every=0: expected a whole number >= 1"),
-        ({"metrics_every": True}, "metrics_every=True: expected a whole number >= 1"),
+        ({"metrics_every": 0}, "metrics_every: expected a whole number >= 1"),
+        ({"metrics_every": True}, "metrics_every: expected a whole number >= 1"),
         ({"metrics_every": 1}, "4 releases of metrics in 4 rounds: the plan covers 2"),
         ({"metrics_every": 5}, "0 releases of metrics in 4 rounds: the plan covers 2"),
         ({"metrics": []}, "0 releases of metrics in 4 rounds: the plan covers 2"),

@@ -115,6 +115,7 @@ def test_what_is_no_plain_file_is_refused(file: str, spoil: Callable[[Path], Non
         ("version = 1", "version = 2", "version: Input should be 1"),
         ('"ca.crt" = ', '"../ca.crt" = ', "sha256: expected exactly agreement.json, base/items.safetensors"),
         ("version = 1", "version", "not TOML; ask the operator"),
+        ("version = 1", "version = " + "[" * 60_000, "not TOML; ask the operator"),
     ],
 )
 def test_terms_that_say_something_else_are_refused(before: str, after: str, message: str, folder: Path) -> None:
