@@ -52,7 +52,7 @@ from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from clients.transport import Link, reason_of, tls_of, url_of
+from clients.transport import Link, bound, reason_of, tls_of, url_of
 from fedrec.errors import RunError, WireError
 
 log = logging.getLogger(__name__)
@@ -153,12 +153,19 @@ class Session:
         if len(parts) > MAX_OBJECTS:
             raise WireError(f"message of {len(parts)} parts: expected at most {MAX_OBJECTS}")
         pull = make_pull_object_fn_protobuf(self._repeating(self._client.PullObject), self._node, run_id)
+        sizes: list[int] = []
+
+        def pull_bounded(part: str) -> bytes:
+            content = pull(part)
+            sizes.append(len(content))
+            if sum(sizes) > MAX_MESSAGE_BYTES:  # before the next one is fetched
+                raise WireError(f"message: expected at most {MAX_MESSAGE_BYTES} bytes")
+            return content
+
         try:
-            contents = pull_objects(parts, pull, initial_backoff=FIRST_LOOK_S, max_time=LONGEST_UPLOAD_S)
+            contents = pull_objects(parts, pull_bounded, initial_backoff=FIRST_LOOK_S, max_time=LONGEST_UPLOAD_S)
         except ObjectPullError as error:
             raise WireError("message: a part of it is not there") from error
-        if sum(map(len, contents.values())) > MAX_MESSAGE_BYTES:
-            raise WireError(f"message: expected at most {MAX_MESSAGE_BYTES} bytes")
         if any(get_object_id(content) != part for part, content in contents.items()):
             raise WireError("message: a part of it is not what its number says")
         return contents
@@ -216,7 +223,7 @@ def connect(link: Link, *, stop: threading.Event) -> Iterator[Session]:
         NodeAuthHttpInterceptor(private_key, public_key),
     ]
     with FleetHttpClient(url_of(link), interceptors=interceptors, verify=tls_of(link) or False) as client:
-        vars(client)["_client"].follow_redirects = False  # a server sends nobody elsewhere, least of all without TLS
+        bound(vars(client)["_client"])
         lost = threading.Event()
         joining = Session(client, 0, stop=stop, lost=lost)
         if link.key is None:

@@ -93,12 +93,12 @@ class _Contexts:
 
 
 def _serve_one(session: Session, client_app: ClientApp, contexts: _Contexts) -> bool:
-    """Answer one message, if there is one; say whether there was."""
+    """Answer one message, if there is one that can be answered; say whether there was."""
     try:
         message = session.receive()
     except WireError as error:
         log.warning("ignored %s", error)
-        return True
+        return False  # a server that sends nothing else is asked no more often than an idle one
     if message is None:
         return False
     session.reply(answer(client_app, message, contexts.of(message.metadata.run_id)))

@@ -1,10 +1,14 @@
 """How to reach a server, whom to trust there, and what to say when that fails."""
 
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
+
+MAX_ANSWER_BYTES = 16 * 2**20  # Flower cuts what it sends into parts of 5 MiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,42 @@ def tls_of(link: Link) -> ssl.SSLContext | None:
     if link.certificate:
         context.load_cert_chain(*link.certificate)
     return context
+
+
+def bound(client: httpx.Client) -> None:
+    """Let a server send this client nowhere else, and fill its memory with no answer, packed or not.
+
+    What goes beyond is an ``httpx.RequestError`` of the request.
+    """
+    client.follow_redirects = False  # least of all without TLS
+    client.headers["accept-encoding"] = "identity"
+    client.event_hooks = {"response": [_bound_answer]}
+
+
+def _bound_answer(response: httpx.Response) -> None:
+    """Called with each answer before its body is read."""
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise httpx.DecodingError("packed, and nobody asked for that", request=response.request)
+    if isinstance(response.stream, httpx.SyncByteStream):
+        response.stream = _Counted(response.stream, response.request)
+
+
+class _Counted(httpx.SyncByteStream):
+    """A body that ends in an error when there is too much of it."""
+
+    def __init__(self, stream: httpx.SyncByteStream, request: httpx.Request) -> None:
+        self._stream, self._request = stream, request
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = MAX_ANSWER_BYTES
+        for chunk in self._stream:
+            left -= len(chunk)
+            if left < 0:
+                raise httpx.ReadError(f"more than {MAX_ANSWER_BYTES} bytes", request=self._request)
+            yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 def reason_of(error: Exception) -> str:

@@ -3,7 +3,7 @@
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from flwr.app import Message
@@ -41,6 +41,7 @@ class Fleet:
         self.asked: list[str] = []
         self.bodies: dict[str, list[bytes]] = {}
         self.elsewhere = ""  # where a status of 3xx sends a client
+        self.encoding = ""  # how answers are said to be packed
         self.answers: dict[str, Callable[[bytes], bytes | int]] = {
             "register-node": lambda body: b"",
             "activate-node": lambda body: ActivateNodeResponse(node_id=NODE).SerializeToString(),
@@ -86,10 +87,13 @@ def served(fleet: Fleet, *, tls: ssl.SSLContext | None = None) -> Iterator[Link]
             self.send_response(200 if isinstance(said, bytes) else said)
             self.send_header("content-type", "application/protobuf")
             self.send_header("content-length", str(len(content)))
+            if fleet.encoding:
+                self.send_header("content-encoding", fleet.encoding)
             if fleet.elsewhere:
                 self.send_header("location", fleet.elsewhere)
             self.end_headers()
-            self.wfile.write(content)
+            with suppress(ConnectionError):  # a client may have heard enough
+                self.wfile.write(content)
 
         def log_message(self, *arguments: object) -> None:
             """Keep quiet."""

@@ -1,5 +1,6 @@
 """A node that stays: it comes back, it slows down, and no text of an exception leaves it."""
 
+import gzip
 import logging
 import threading
 
@@ -9,10 +10,11 @@ from flwr.clientapp import ClientApp
 from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatResponse
 from flwr.proto.message_pb2 import ObjectTree
-from flwr.supercore.inflatable.inflatable_object import get_object_tree
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
 from clients.link import LONGEST_DELAY_S, MAX_OBJECTS, delays
 from clients.node import answer, run_node
+from clients.transport import MAX_ANSWER_BYTES
 from tests.fleet_server import NODE, SECRET, Fleet, StopAfter, served
 from tests.tiny_federation import client_app, context_of, message_to, sent, signed
 
@@ -78,10 +80,12 @@ def test_what_is_no_message_is_ignored_and_the_node_goes_on(
 ) -> None:
     fleet = Fleet()
     fleet.offer(**offered)
+    stop = StopAfter(2)
     with served(fleet) as link, caplog.at_level(logging.WARNING):
-        run_node(client_app(), link, stop=StopAfter(1), node_config={"partition-id": 2})
+        run_node(client_app(), link, stop=stop, node_config={"partition-id": 2}, poll_s=0.25)
     assert caplog.messages == [f"ignored {complaint}"]
     assert fleet.asked.count("pull-messages") == 2
+    assert stop.waited == [0.25] * 2  # a server that offers such things without end is asked no more often
     assert "push-messages" not in fleet.asked
 
 
@@ -124,6 +128,40 @@ def test_what_is_not_flowers_protocol_is_a_passing_failure(caplog: pytest.LogCap
         run_node(client_app(), link, stop=StopAfter(2))
     assert [line.split(" retry")[0] for line in caplog.messages] == ["unreachable reason=ValueError"]
     assert fleet.asked.count("pull-messages") == 2
+
+
+def test_an_answer_that_would_fill_the_memory_is_not_read_to_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    fleet, sizes = Fleet(), [MAX_ANSWER_BYTES + 1, 1000]
+    fleet.answers["pull-messages"] = lambda body: bytes(sizes.pop(0)) if sizes else b""
+    with served(fleet) as link, caplog.at_level(logging.WARNING):
+        run_node(client_app(), link, stop=StopAfter(3))
+    assert [line.split(" retry")[0] for line in caplog.messages] == [
+        "unreachable reason=ReadError",
+        "unreachable reason=ValueError",  # the second was read, and is not Flower's protocol
+    ]
+
+
+def test_a_packed_answer_is_not_unpacked(caplog: pytest.LogCaptureFixture) -> None:
+    """A thousand times its size may be in it."""
+    fleet = Fleet()
+    fleet.answers["activate-node"] = lambda body: gzip.compress(bytes(2**20))
+    fleet.encoding = "gzip"
+    with served(fleet) as link, caplog.at_level(logging.WARNING):
+        run_node(client_app(), link, stop=StopAfter(1))
+    assert caplog.messages[-1].startswith("unreachable reason=DecodingError retry_in_s=")
+
+
+def test_no_more_of_a_message_is_fetched_than_it_may_hold(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("clients.link.MAX_MESSAGE_BYTES", 0)
+    monkeypatch.setattr("flwr.supercore.inflatable.inflatable_utils.get_num_workers", lambda most: 1)
+    fleet, asked = Fleet(), message_to(NODE)
+    fleet.offer(asked)
+    with served(fleet) as link, caplog.at_level(logging.WARNING):
+        run_node(client_app(), link, stop=StopAfter(1))
+    assert caplog.messages == ["ignored message: expected at most 0 bytes"]
+    assert fleet.asked.count("pull-object") == 1 < len(get_all_nested_objects(asked))
 
 
 def test_a_message_without_parts_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
