@@ -54,6 +54,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from clients.transport import Link, bound, reason_of, tls_of, url_of
 from fedrec.errors import RunError, WireError
+from fedrec.wire_parts import check_parts
 
 log = logging.getLogger(__name__)
 
@@ -168,6 +169,7 @@ class Session:
             raise WireError("message: a part of it is not there") from error
         if any(get_object_id(content) != part for part, content in contents.items()):
             raise WireError("message: a part of it is not what its number says")
+        check_parts(contents, max_bytes=MAX_MESSAGE_BYTES)
         return contents
 
     def _opened(self, tree: ObjectTree, contents: dict[str, bytes]) -> Message:

@@ -38,6 +38,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from fedrec.errors import RunError, WireError
+from fedrec.wire_parts import check_parts
 from server.polling import POLL_S, replies_to
 
 log = logging.getLogger(__name__)
@@ -187,6 +188,7 @@ class RuntimeGrid(Grid):
             if get_object_id(response.object_content) != part:
                 raise WireError("a part of it is not what its number says")
             contents[part] = response.object_content
+        check_parts(contents, max_bytes=self._max_reply_bytes)
         return contents
 
     def _forget(self, announced: "_Announced") -> None:

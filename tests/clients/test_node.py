@@ -5,7 +5,7 @@ import logging
 import threading
 
 import pytest
-from flwr.app import Context, Message
+from flwr.app import Array, Context, Message
 from flwr.clientapp import ClientApp
 from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatResponse
@@ -15,6 +15,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from clients.link import LONGEST_DELAY_S, MAX_OBJECTS, delays
 from clients.node import answer, run_node
 from clients.transport import MAX_ANSWER_BYTES
+from tests.fedrec.test_wire_parts import naming
 from tests.fleet_server import NODE, SECRET, Fleet, StopAfter, served
 from tests.tiny_federation import client_app, context_of, message_to, sent, signed
 
@@ -86,6 +87,19 @@ def test_what_is_no_message_is_ignored_and_the_node_goes_on(
     assert caplog.messages == [f"ignored {complaint}"]
     assert fleet.asked.count("pull-messages") == 2
     assert stop.waited == [0.25] * 2  # a server that offers such things without end is asked no more often
+    assert "push-messages" not in fleet.asked
+
+
+def test_message_that_would_grow_in_memory_is_ignored(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = Fleet()
+    monkeypatch.setattr("clients.link.MAX_MESSAGE_BYTES", 100_000)
+    monkeypatch.setattr(Array, "deflate", naming([0] * 1000))
+    fleet.offer(message_to(NODE))
+    with served(fleet) as link, caplog.at_level(logging.WARNING):
+        run_node(client_app(), link, stop=StopAfter(1), node_config={"partition-id": 2})
+    assert caplog.messages == ["ignored message: expected at most 100000 bytes"]
     assert "push-messages" not in fleet.asked
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.common.serde import message_to_proto
 from flwr.proto.control_pb2 import StopRunRequest
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PullMessagesRequest, PushMessagesRequest
@@ -22,6 +22,7 @@ import server.runtime_grid
 from fedrec.errors import RunError
 from fedrec.wire import refusal_from_error
 from server.flower_run import open_grid
+from tests.fedrec.test_wire_parts import naming
 from tests.tiny_gateway import eventually
 from tests.tiny_superlink import Site, message_of, running_site
 
@@ -98,6 +99,18 @@ def test_a_reply_beyond_the_bound_is_an_error_of_its_sender_alone(site):
         assert failed == {honest: False, flooding: True}
         (error,) = [reply.error for reply in replies if reply.has_error()]
         assert refusal_from_error(error) is None  # the server's admission then says "failed"
+
+
+def test_a_reply_that_names_one_chunk_many_times_is_refused_before_it_fills_the_memory(site, monkeypatch):
+    def bomb(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"arrays": ArrayRecord({"x": Array(np.zeros(2**19, np.float32))})}), reply_to=message)
+
+    node_id, key = site.enrolled()
+    with site.node(key, bomb), open_grid(site.settings) as grid:
+        assert eventually(lambda: node_id in grid.get_node_ids())
+        monkeypatch.setattr(Array, "deflate", naming([0] * 100))  # 2 MiB that become 200
+        (reply,) = grid.send_and_receive([message_of(node_id)], timeout=30)
+    assert reply.has_error()
 
 
 def test_a_reply_cannot_say_that_it_comes_from_somebody_else(site):
