@@ -51,8 +51,7 @@ def run_federation(
         PrivacyError: too many clients are out of budget.
     """
     with RunFolder.open_for_resume(path) as folder:
-        done = len(folder.read_events())
-        if done and not resume:
+        if not resume and (done := len(folder.read_events())):  # half a line may be there, which resuming mends
             raise RunError(f"{path}: {done} rounds were run; go on with --resume")
         job = _job(folder, settings)
         with open_control(settings.loopback) as control:

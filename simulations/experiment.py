@@ -19,7 +19,7 @@ from fedrec.errors import ConfigError, FedrecError, PrivacyError
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.report.page import build_report
 from fedrec.report.progress import Progress
-from fedrec.runfolder import RunFolder, write_json, write_text
+from fedrec.runfolder import RunFolder, read_events, write_json, write_text
 from fedrec.workspace import copy_workspace, make_keys, open_budgets, policy_of
 from server.app import build_app
 from server.job import Job, job_of_run
@@ -125,7 +125,7 @@ def _prepared(config: Config, folder: RunFolder, people: People, progress: Progr
 def _check_code(folder: RunFolder, agreement: Agreement) -> None:
     """Refuse at once what every client would refuse in each round that is left: code that its policy does not allow."""
     policy = policy_of(folder.path, agreement.plan)
-    is_finished = len(folder.read_events()) == agreement.plan.rounds
+    is_finished = len(read_events(folder.path, growing=True)) == agreement.plan.rounds
     if policy is not None and not is_finished and code_digest() not in policy.allowed_code:
         raise PrivacyError(
             f"{folder.path / 'policy.toml'}: allowed_code: the code was changed since this run was prepared; "

@@ -203,6 +203,15 @@ def test_truncated_newest_checkpoint_falls_back_to_the_one_before_and_spends_not
     assert finished.summary()["metrics"] == metrics
 
 
+def test_line_that_a_crash_cut_short_is_written_again(finished):
+    events = finished.out / "events.jsonl"
+    lines = without_clock(events)
+    events.write_bytes(events.read_bytes()[:-20])
+    outcome = finished.resume()
+    assert outcome.exit_code == 0, outcome.stderr
+    assert without_clock(events) == lines
+
+
 def test_no_intact_checkpoint_is_one_line(finished):
     for path in (finished.out / "checkpoints").glob("*.json"):
         truncate(path)
