@@ -36,7 +36,7 @@ def read_heads(path: Path) -> dict[int, str]:
         return {}
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise RunError(
             f"{path}: not the ends of ledgers that a server wrote; put a backup back, or move it away and accept that "
             "a ledger which was set back since goes unnoticed"

@@ -19,7 +19,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from fedrec.errors import ConfigError, RunError
 from fedrec.privacy.durable import replace_file
@@ -148,17 +148,15 @@ def load_registry(state: Path) -> Registry:
     """
     path = state / FILE
     try:
-        text = path.read_text(encoding="utf-8")
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise RunError(f"{path}: format {values['format']}, expected {FORMAT}; use the fedrec that wrote it")
+        return Registry(_MEMBERS.validate_python(values["members"]))
     except FileNotFoundError:
         return Registry()
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        values: dict[str, Any] = json.loads(text)
-        if values["format"] != FORMAT:
-            raise RunError(f"{path}: format {values['format']}, expected {FORMAT}; use the fedrec that wrote it")
-        return Registry(_MEMBERS.validate_python(values["members"]))
-    except (ValueError, KeyError, TypeError, ValidationError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise RunError(f"{path}: not a list of clients; restore it from a copy") from None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from fedrec.errors import RunError
+from fedrec.errors import FedrecError, RunError
 from server.control import open_control
 from server.gateway import GatewayPorts, serve_gateway
 from server.registry import load_registry, sync
@@ -48,7 +48,7 @@ def _keep_in_step(settings: ServerSettings, stopping: threading.Event) -> None:
         try:
             if not load_registry(settings.state).is_settled(datetime.now(UTC)):
                 _settle(settings)
-        except RunError as error:
+        except FedrecError as error:
             log.warning("clients=not in step reason=%s", error)
 
 

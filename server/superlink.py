@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from fedrec.errors import ConfigError, RunError
+from fedrec.errors import ConfigError, FedrecError, RunError
 from fedrec.quiet import SETTINGS
 from server.loopback import HOST, Loopback
 
@@ -102,21 +102,16 @@ class SuperLink:
             born = time.monotonic()
             if self._start():
                 log.info("superlink=up pid=%d seconds=%.1f", self.pid, time.monotonic() - born)
-                with suppress(RunError):  # it may have died meanwhile, which the next turn sees
+                with suppress(FedrecError):  # it may have died meanwhile, which the next turn sees
                     self._on_start()
 
     def _start(self) -> bool:
         """Start it; say whether it answers in time. One that does not is ended."""
-        self._process = process = subprocess.Popen(  # noqa: S603  # our own words alone
-            _command(self._loopback),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd=self._loopback.state,  # neutral: nothing there can be imported
-            env=_environment(self._loopback),
-            umask=0o077,
-            start_new_session=True,  # a Ctrl-C is for us, and we end it
-        )
+        try:
+            self._process = process = self._child()
+        except OSError as error:  # no memory or no process left, perhaps for a moment
+            log.warning("superlink=not started reason=%r", error.strerror)
+            return False
         assert process.stdout is not None  # noqa: S101  # asked for above
         self._logger = threading.Thread(target=_keep_log, args=(process.stdout, self._loopback.log), daemon=True)
         self._logger.start()
@@ -127,6 +122,18 @@ class SuperLink:
             self._stopping.wait(_LOOK_S)
         self._end()
         return False
+
+    def _child(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(  # noqa: S603  # our own words alone
+            _command(self._loopback),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self._loopback.state,  # neutral: nothing there can be imported
+            env=_environment(self._loopback),
+            umask=0o077,
+            start_new_session=True,  # a Ctrl-C is for us, and we end it
+        )
 
     def _end(self) -> None:
         """End it unless it has ended, and wait until it is gone."""

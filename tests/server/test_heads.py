@@ -153,6 +153,7 @@ DAMAGED: dict[str, bytes] = {
     "a head that is a number": b'{"format": 1, "heads": {"2": 7}}',
     "a node that is a name": b'{"format": 1, "heads": {"shop": "' + b"d" * 64 + b'"}}',
     "not text": b"\xff\xfe",
+    "too deep": b"[" * 99999,
 }
 
 

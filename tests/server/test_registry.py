@@ -81,12 +81,15 @@ def test_the_list_comes_back_as_it_was_and_only_its_owner_may_read_it(tmp_path):
     assert (tmp_path / "clients.json").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', '{"format": 1, "members": [{"name": "x"}]}', "\\"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"format": 1}', '{"format": 1, "members": [{"name": "x"}]}', "\\", "\xff\xfe", "[" * 99999]
+)
 def test_a_damaged_list_is_refused_and_not_replaced(tmp_path, text):
-    (tmp_path / "clients.json").write_text(text)
+    damaged = text.encode("latin-1")
+    (tmp_path / "clients.json").write_bytes(damaged)
     with pytest.raises(RunError, match=r"clients.json: not a list of clients; restore it from a copy"):
         change_registry(tmp_path, lambda registry: registry.with_member(member(1)))
-    assert (tmp_path / "clients.json").read_text() == text
+    assert (tmp_path / "clients.json").read_bytes() == damaged
 
 
 def test_a_list_of_another_format_is_refused(tmp_path):

@@ -127,6 +127,23 @@ def test_a_killed_superlink_comes_back_and_so_do_its_node_and_the_run(tmp_path):
 
 
 @slow
+def test_a_machine_that_can_start_nothing_for_a_moment_does_not_end_the_watch(tmp_path, monkeypatch):
+    real, refusals = subprocess.Popen, []
+
+    def refused(*arguments, **options):
+        refusals.append(arguments)
+        raise OSError(12, "Cannot allocate memory")
+
+    with SuperLink(Loopback(tmp_path / "state", free_port())) as link:
+        before = link.pid
+        monkeypatch.setattr(module.subprocess, "Popen", refused)
+        os.kill(before, signal.SIGKILL)
+        assert eventually(lambda: refusals)
+        monkeypatch.setattr(module.subprocess, "Popen", real)
+        assert eventually(lambda: link.pid != before and link._loopback.is_up(), within_s=30)
+
+
+@slow
 def test_a_killed_parent_takes_superlink_along(tmp_path):
     called = [sys.executable, "-c", PARENT, str(tmp_path / "state"), str(free_port())]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
