@@ -3,6 +3,7 @@
 The operator decides the first; the transport only says who is connected.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from flwr.serverapp import Grid
 
 from fedrec.errors import RunError
+
+log = logging.getLogger(__name__)
 
 JOIN_TIMEOUT_S = 300.0
 
@@ -50,12 +53,16 @@ def wait_for_clients(
     Raises:
         RunError: they are fewer after ``timeout_s`` seconds.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline, told = time.monotonic() + timeout_s, False
     while len(there := eligible(grid.get_node_ids(), roster)) < needed:
+        enrolled = needed if roster is None else len(roster())
         if time.monotonic() >= deadline:
+            mend = "start the missing clients" if enrolled >= needed else f"{enrolled} are enrolled: enrol more"
             raise RunError(
-                f"{len(there)} of {needed} clients joined within {timeout_s:g} s; start the missing clients, "
-                "then go on with --resume"
+                f"{len(there)} of {needed} clients joined within {timeout_s:g} s; {mend}, then go on with --resume"
             )
+        if roster and not told:
+            log.warning("waiting=clients there=%d enrolled=%d needed=%d", len(there), enrolled, needed)
+            told = True
         time.sleep(poll_s)
     return there

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message
 
+from fedrec.errors import RunError
 from fedrec.signing import SigningKey
 from server.job import run_job
 from server.measures import Measuring
-from server.roster import Registered, Roster, eligible
+from server.roster import Registered, Roster, eligible, wait_for_clients
 from server.rounds import run_rounds
 from server.strategy import ServerState, initial_state
 from simulations.local_grid import LocalGrid
@@ -131,3 +132,12 @@ def test_job_takes_its_roster_to_the_rounds(tmp_path: Path) -> None:
     work = job(tmp_path / "run", roster=lambda: _enrolled(0, 1, 2, 3, 4))
     state = run_job(LocalGrid(client_app(), clients=5), work)
     assert all(record.reasons == {"not-signed": 5} for record in state.records)
+
+
+def test_a_quorum_that_is_not_even_enrolled_is_said_at_once_and_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    grid = LocalGrid(client_app(Signing), clients=5)
+    with pytest.raises(RunError, match=r"2 of 3 clients joined within 0\.01 s; 2 are enrolled: enrol more, then go on"):
+        wait_for_clients(grid, 3, roster=lambda: _enrolled(0, 1), timeout_s=0.01, poll_s=0.02)
+    assert caplog.messages == ["waiting=clients there=2 enrolled=2 needed=3"]
+    with pytest.raises(RunError, match="5 of 6 clients joined within 0 s; start the missing clients, then go on"):
+        wait_for_clients(grid, 6, roster=lambda: _enrolled(*range(6)), timeout_s=0)
