@@ -15,6 +15,7 @@ from server.gateway_settings import PRIVATE_HOST
 from server.settings import ServerSettings
 
 _ANSWER_S = 3.0
+_OURS = "fedrec_gateway_"
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,13 @@ def traffic(settings: ServerSettings) -> Traffic | None:
     url = f"http://{PRIVATE_HOST}:{settings.private_port}/metrics"
     try:
         page = httpx.get(url, timeout=_ANSWER_S, trust_env=False).raise_for_status().text
-    except httpx.HTTPError:
+        families = [one for one in text_string_to_metric_families(page) if one.name.startswith(_OURS)]
+    except (httpx.HTTPError, ValueError):
+        return None
+    if not families:  # another program has the port
         return None
     requests, refused, moved = 0, Counter[str](), Counter[str]()
-    for family in text_string_to_metric_families(page):
+    for family in families:
         for sample in family.samples:
             if sample.name == "fedrec_gateway_requests_total":
                 requests += int(sample.value)
