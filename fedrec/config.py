@@ -177,7 +177,8 @@ class FederationConfig(_Section):
         1.0, description="how many times clients_per_round are asked, and charged, so that some may be late"
     )
     deadline_s: Positive | None = Field(
-        None, description="seconds to wait for replies in a round, between machines; until all are in when absent"
+        None,
+        description="seconds to wait for replies in a round; when absent 600 between machines, else until all are in",
     )
     aggregation: Literal["mean", "trimmed-mean"] = Field(
         "mean", description="mean | trimmed-mean: without the largest and smallest share of each number"

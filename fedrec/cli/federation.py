@@ -50,7 +50,7 @@ def new_command(
     epsilon: Annotated[float | None, typer.Option(help="budget of one person at one merchant [8]")] = None,
     delta: Annotated[float | None, typer.Option(help="failure probability of the guarantee [1e-5]")] = None,
     rounds: Annotated[int | None, typer.Option(help="rounds of the federation [30]")] = None,
-    deadline: Annotated[float | None, typer.Option(help="seconds to wait for replies in a round [all replies]")] = None,
+    deadline: Annotated[float | None, typer.Option(help="seconds to wait for replies in a round [600]")] = None,
     no_dp: Annotated[bool, typer.Option("--no-dp", help="no privacy: stamps everything NOT PRIVATE")] = False,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags win over it")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")] = False,
