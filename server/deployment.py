@@ -74,7 +74,8 @@ def _job(folder: RunFolder, settings: ServerSettings) -> Job:
         roster=lambda: enrolled(settings),
         heads=settings.state / "heads.json",
     )
-    return replace(job, timeout_s=job.timeout_s or DEADLINE_S, retries=RETRIES)
+    conduct = replace(job.conduct, timeout_s=job.conduct.timeout_s or DEADLINE_S, retries=RETRIES)
+    return replace(job, conduct=conduct)
 
 
 def _run_through_losses(

@@ -19,8 +19,8 @@ from server.averaging import Averaging
 from server.checkpoint import load_latest, save_checkpoint
 from server.heads import add_heads, read_heads
 from server.measures import Measuring
-from server.roster import JOIN_TIMEOUT_S, Roster
-from server.rounds import EpsilonAfter, Judge, Save, measure, run_rounds
+from server.roster import Roster
+from server.rounds import Conduct, Save, measure, run_rounds
 from server.signer import Signer
 from server.strategy import Federation, RoundRecord, ServerState, initial_state
 
@@ -38,13 +38,7 @@ class Job:
         federation: public constants.
         initial: the base's adapter, by name.
         folder: an open run folder; the checkpoints in it are continued.
-        signer: signs every instruction with the key that clients pin.
-        judge: measures an adapter on the public panel; without one the last round is published.
-        epsilon_after: epsilon spent by a client that was asked in this many rounds; None without privacy.
-        timeout_s: how long to wait for replies in a round; None waits for all.
-        join_timeout_s: how long to wait, before each round, for enough clients to be there.
-        retries: how often a round that was cut short is asked again.
-        roster: who may take part, and under which keys; None, in a simulation, asks all and checks no signature.
+        conduct: how the server goes about the rounds.
         heads: file of the newest ledger ends that this server has seen in any run; None, in a simulation, where
             nodes change their numbers from run to run, remembers them within the run alone.
 
@@ -55,17 +49,11 @@ class Job:
     federation: Federation
     initial: Arrays
     folder: RunFolder
-    signer: Signer
-    judge: Judge | None = None
-    epsilon_after: EpsilonAfter | None = None
-    timeout_s: float | None = None
-    join_timeout_s: float = JOIN_TIMEOUT_S
-    retries: int = 0
-    roster: Roster | None = None
+    conduct: Conduct
     heads: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.federation.averaging.weighted and self.roster is None:
+        if self.federation.averaging.weighted and self.conduct.roster is None:
             raise ConfigError(
                 "weights=registered: clients of a simulation are enrolled nowhere; set federation.weights to uniform"
             )
@@ -93,16 +81,10 @@ def run_job(grid: Grid, job: Job, *, on_round: OnRound | None = None, until_roun
         state = run_rounds(
             grid,
             job.federation,
+            job.conduct,
             state=state,
-            signer=job.signer,
             save=_saving(job, state, on_round),
-            judge=job.judge,
-            epsilon_after=job.epsilon_after,
-            timeout_s=job.timeout_s,
-            join_timeout_s=job.join_timeout_s,
-            roster=job.roster,
             until_round=until_round,
-            retries=job.retries,
         )
     except BudgetSpentError:
         _publish(job, _start(job))
@@ -122,7 +104,7 @@ def _saving(job: Job, start: ServerState, on_round: OnRound | None) -> Save:
         if job.heads:
             add_heads(job.heads, dict(state.ledger_heads.items() - known.items()))
             known.update(state.ledger_heads)
-        save_checkpoint(job.folder.checkpoints, state, federation=job.federation, signer=job.signer)
+        save_checkpoint(job.folder.checkpoints, state, federation=job.federation, signer=job.conduct.signer)
         job.folder.append_event(state.records[-1].to_dict())
         if on_round:
             on_round(state.records[-1])
@@ -149,7 +131,8 @@ def job_of_run(
         folder: open, with ``agreement.json`` and ``base/``.
         config: the run's settings.
         key: file of the server's signing key; the run's own, as in a simulation, when None.
-        roster, heads: as of ``Job``.
+        roster: as of ``Conduct``.
+        heads: as of ``Job``.
 
     Raises:
         RunError: the folder is not prepared, or damaged, or its server's key is not the agreed one.
@@ -167,13 +150,15 @@ def job_of_run(
         federation=_federation(agreement, config, schema_of(ranker)),
         initial=adapter_arrays(ranker),
         folder=folder,
-        signer=_signer(key or server_key_path(folder.path), agreement),
-        judge=load_judge(folder.path, agreement),
-        epsilon_after=lambda rounds: plan.epsilon_after(
-            rounds * plan.local_steps, metric_releases=agreement.metric_releases_by(rounds)
+        conduct=Conduct(
+            _signer(key or server_key_path(folder.path), agreement),
+            judge=load_judge(folder.path, agreement),
+            epsilon_after=lambda rounds: plan.epsilon_after(
+                rounds * plan.local_steps, metric_releases=agreement.metric_releases_by(rounds)
+            ),
+            timeout_s=config.federation.deadline_s,
+            roster=roster,
         ),
-        timeout_s=config.federation.deadline_s,
-        roster=roster,
         heads=heads,
     )
 
@@ -239,9 +224,9 @@ def job_from_workspace(context: Context) -> Job:
 def _start(job: Job) -> ServerState:
     """The newest intact checkpoint, or round 0, measured and saved; ledgers end where this server saw them end last."""
     federation, folder = job.federation, job.folder.checkpoints
-    state = load_latest(folder, federation=federation, signer=job.signer)
+    state = load_latest(folder, federation=federation, signer=job.conduct.signer)
     if state is None:
         base = flatten(job.initial, federation.schema)
-        state = initial_state(job.initial, federation.schema, measures=measure(job.judge, base, federation))
-        save_checkpoint(folder, state, federation=federation, signer=job.signer)
+        state = initial_state(job.initial, federation.schema, measures=measure(job.conduct.judge, base, federation))
+        save_checkpoint(folder, state, federation=federation, signer=job.conduct.signer)
     return replace(state, ledger_heads={**state.ledger_heads, **(read_heads(job.heads) if job.heads else {})})

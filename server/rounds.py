@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import Message, MessageType
@@ -35,37 +35,49 @@ Save = Callable[[ServerState], None]
 EpsilonAfter = Callable[[int], float | None]
 
 
+@dataclass(frozen=True, eq=False)
+class Conduct:
+    """How a server goes about its rounds; clients have no part in any of it.
+
+    Attributes:
+        signer: signs every instruction with the key that clients pin.
+        judge: measures an adapter on the public panel; ``panel_loss`` picks the best round. None keeps the last.
+        epsilon_after: epsilon that a client asked in each of this many rounds has spent; None without privacy.
+        timeout_s: how long to wait for replies in a round; None waits for all.
+        join_timeout_s: how long to wait, before each round, for enough clients to be there.
+        retries: how often a round is asked again that was void because messages were lost; whoever has answered it
+            sends the same reply and is charged nothing.
+        roster: who may take part, and under which keys; its clients alone are asked, and must sign. None, in a
+            simulation, asks all who are there and checks no signature.
+    """
+
+    signer: Signer
+    judge: Judge | None = None
+    epsilon_after: EpsilonAfter | None = None
+    timeout_s: float | None = None
+    join_timeout_s: float = JOIN_TIMEOUT_S
+    retries: int = 0
+    roster: Roster | None = None
+
+
 def run_rounds(
     grid: Grid,
     federation: Federation,
+    conduct: Conduct,
     *,
     state: ServerState,
-    signer: Signer,
     save: Save,
-    judge: Judge | None = None,
-    epsilon_after: EpsilonAfter | None = None,
-    timeout_s: float | None = None,
-    join_timeout_s: float = JOIN_TIMEOUT_S,
-    roster: Roster | None = None,
     until_round: int | None = None,
-    retries: int = 0,
 ) -> ServerState:
     """Run every round that ``state`` has not finished yet.
 
     Args:
         grid: Flower's way to the clients.
         federation: public constants of the run.
+        conduct: how the server goes about it.
         state: where to start; rounds ``state.round_index + 1`` to ``federation.rounds`` follow.
-        signer: signs every instruction with the key that clients pin.
         save: called after each round with a state whose last record is that round; must be durable when it returns.
-        judge: measures an adapter on the public panel; ``panel_loss`` picks the best round. None keeps the last.
-        epsilon_after: epsilon that a client asked in each of this many rounds has spent; None without privacy.
-        timeout_s: how long to wait for replies in a round; None waits for all.
-        join_timeout_s: how long to wait, before each round, for enough clients to be there.
-        roster: who may take part; its clients alone are asked, and must sign. None asks all who are there.
         until_round: stop after this round; None for the last one of the run.
-        retries: how often a round is asked again that was void because messages were lost; whoever has answered it
-            sends the same reply and is charged nothing.
 
     Returns:
         The state after the last round that was run.
@@ -75,21 +87,13 @@ def run_rounds(
         BudgetSpentError: too few have budget left.
     """
     last = federation.rounds if until_round is None else min(federation.rounds, until_round)
+    roster = conduct.roster
     needed = federation.quorum if roster else federation.clients  # everyone joins a simulation before it begins
     tries = 0
     while state.round_index < last:
-        members = wait_for_clients(grid, needed, roster=roster, timeout_s=join_timeout_s)
-        after = run_round(
-            grid,
-            federation,
-            state=state,
-            signer=signer,
-            judge=judge,
-            epsilon_after=epsilon_after,
-            timeout_s=timeout_s,
-            members=members,
-        )
-        if tries < retries and was_cut_short(after.records[-1], federation):
+        members = wait_for_clients(grid, needed, roster=roster, timeout_s=conduct.join_timeout_s)
+        after = run_round(grid, federation, conduct, state=state, members=members)
+        if tries < conduct.retries and was_cut_short(after.records[-1], federation):
             tries += 1
             log.warning("round=%d void=cut-short try=%d", after.round_index, tries + 1)
             continue
@@ -102,15 +106,7 @@ def run_rounds(
 
 
 def run_round(
-    grid: Grid,
-    federation: Federation,
-    *,
-    state: ServerState,
-    signer: Signer,
-    judge: Judge | None = None,
-    epsilon_after: EpsilonAfter | None = None,
-    timeout_s: float | None = None,
-    members: Members | None = None,
+    grid: Grid, federation: Federation, conduct: Conduct, *, state: ServerState, members: Members | None = None
 ) -> ServerState:
     """Run the round after ``state`` with some of ``members``, of all who are there when None.
 
@@ -120,11 +116,11 @@ def run_round(
     round_index = state.round_index + 1
     members = eligible(grid.get_node_ids(), None) if members is None else members
     asked = {node: members[node] for node in choose_clients(list(members), federation, round_index=round_index)}
-    cohort = Cohort(grid, asked, signer, timeout_s, federation.clients_per_round)
+    cohort = Cohort(grid, asked, conduct.signer, conduct.timeout_s, federation.clients_per_round)
     tally = _train(cohort, federation, state=state)
     void = tally.admitted < federation.quorum
     state = _with_answers(move(state, None if void else tally.total.mean(), federation), tally)
-    measures = measure(judge, published(state, federation), federation)
+    measures = measure(conduct.judge, published(state, federation), federation)
     reasons, bytes_up = tally.reasons, tally.bytes_up
     if not void:
         state = keep_best(state, federation, measures=measures)
@@ -143,7 +139,7 @@ def run_round(
         seconds=round(time.perf_counter() - started, 3),
         bytes_up=bytes_up,
         measures=measures,
-        epsilon_spent=epsilon_after(round_index) if epsilon_after else None,
+        epsilon_spent=conduct.epsilon_after(round_index) if conduct.epsilon_after else None,
     )
     _log(record)
     return replace(state, records=(*state.records, record))

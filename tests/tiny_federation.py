@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fedrec.signing import SigningKey
 from fedrec.wire import Address, Instruction, Update, instruction_to_record, update_to_record
 from server.admission import NormBounds
 from server.job import Job
+from server.rounds import Conduct
 from server.signer import Signer
 from server.strategy import Federation
 
@@ -113,10 +114,11 @@ def client_app(merchant_of: Callable[[int], Any] = TinyMerchant) -> ClientApp:
 
 
 def job(folder: Path | RunFolder, **changes: Any) -> Job:
-    """A job in a fresh run folder (or an open one), judged by the distance to the number 1.1."""
+    """A job in a new run folder (or an open one), judged by the distance to 1.1; ``changes`` may be of its conduct."""
     opened = folder if isinstance(folder, RunFolder) else RunFolder.create(folder)
-    standard = Job(federation=federation(), initial=arrays(), folder=opened, signer=SIGNER, judge=distance)
-    return replace(standard, **changes)
+    own = {field.name: changes.pop(field.name) for field in fields(Conduct) if field.name in changes}
+    conduct = replace(Conduct(SIGNER, judge=distance), **own)
+    return replace(Job(federation=federation(), initial=arrays(), folder=opened, conduct=conduct), **changes)
 
 
 def distance(adapter: Arrays) -> dict[str, float]:

@@ -15,7 +15,7 @@ from server.admission import Admitted, NormBounds, Quarantined
 from server.averaging import Averaging
 from server.measures import Measuring, admit_measures
 from server.roster import Registered
-from server.rounds import run_rounds
+from server.rounds import Conduct, run_rounds
 from server.strategy import ServerState, initial_state
 from tests.tiny_federation import HEAD, NODE, SIGNER, federation, instruction, message_to, reply_key
 from tests.tiny_liars import ATTACKS, BOUNDS, PARAMETERS, SCHEMA, SILENT, TWICE, Attacked, direction, honest_update
@@ -35,9 +35,8 @@ def _run(grid: Attacked, *, rounds: int = 3, averaging: Averaging | None = None)
             averaging=averaging or Averaging(),
         ),
         state=initial_state(unflatten(np.zeros(PARAMETERS), SCHEMA), SCHEMA, measures={}),
-        signer=SIGNER,
+        conduct=Conduct(SIGNER, roster=lambda: grid.roster),
         save=lambda state: None,
-        roster=lambda: grid.roster,
     )
 
 

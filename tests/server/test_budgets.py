@@ -20,7 +20,7 @@ from fedrec.wire import Instruction
 from fedrec.workspace import ledger_of
 from server.job import Job, job_of_run, run_job
 from server.roster import Registered
-from server.rounds import check_budgets, run_rounds
+from server.rounds import Conduct, check_budgets, run_rounds
 from server.strategy import ServerState, initial_state
 from simulations.local_grid import LocalGrid
 from tests.tiny_federation import SCHEMA, SIGNER, TinyMerchant, arrays, client_app, federation
@@ -102,7 +102,7 @@ def test_client_that_answers_again_has_budget_again() -> None:
         LocalGrid(client_app(Capped), clients=CLIENTS),
         federation(rounds=2),
         state=initial_state(arrays(), SCHEMA, measures={}),
-        signer=SIGNER,
+        conduct=Conduct(SIGNER),
         save=lambda state: spent.append(state.spent),
     )
     assert spent == [{2, 3}, frozenset()]

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedrec.errors import RunError
 from fedrec.signing import Purpose, SigningKey
 from server.checkpoint import load_latest, save_checkpoint
-from server.rounds import run_rounds
+from server.rounds import Conduct, run_rounds
 from server.signer import Signer
 from server.strategy import ServerState, initial_state
 from simulations.local_grid import LocalGrid
@@ -29,9 +29,8 @@ def _states(rounds: int) -> list[ServerState]:
         LocalGrid(client_app(), clients=5),
         federation(rounds=rounds),
         state=states[0],
-        signer=SIGNER,
+        conduct=Conduct(SIGNER, judge=distance),
         save=states.append,
-        judge=distance,
     )
     return states
 

@@ -73,7 +73,7 @@ def test_a_federation_is_ready_to_run_with_the_key_where_it_was(given: Path, tmp
     with RunFolder.open_for_resume(tmp_path / "spring") as folder:
         job = job_of_run(folder, settings, key=given / "keys" / "server.key")
     assert (job.federation.clients, job.federation.rounds) == (4, 3)
-    assert job.judge is not None, "the panel of the base is what rounds are judged on"
+    assert job.conduct.judge is not None, "the panel of the base is what rounds are judged on"
 
 
 def test_there_is_nothing_private_in_it(given: Path, tmp_path: Path) -> None:

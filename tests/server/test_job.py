@@ -198,10 +198,10 @@ def test_job_of_a_prepared_folder_takes_its_numbers_from_agreement_and_config(tm
     assert (run.clients, run.clients_per_round, run.rounds, run.seed) == (5, 3, 4, 3)
     assert {spec.name: spec.shape for spec in run.schema} == {name: v.shape for name, v in work.initial.items()}
     assert run.bounds == norm_bounds(agreement.plan, parameters_of(run.schema))
-    assert work.judge is None
-    assert work.epsilon_after is not None
-    assert work.epsilon_after(4) == pytest.approx(8.0, abs=0.01)
-    assert work.signer.key.public == agreement.server_key
+    assert work.conduct.judge is None
+    assert work.conduct.epsilon_after is not None
+    assert work.conduct.epsilon_after(4) == pytest.approx(8.0, abs=0.01)
+    assert work.conduct.signer.key.public == agreement.server_key
     work.folder.close()
 
 
@@ -222,7 +222,7 @@ def test_settings_of_rounds_reach_the_job(tmp_path: Path) -> None:
     config = parse_config({"partition": {"clients": 5}, "federation": settings}, source="test")
     heads = tmp_path / "heads.json"
     work = job_of_run(folder, config, roster=dict, heads=heads)
-    assert (work.timeout_s, work.heads, work.roster) == (20.0, heads, dict)
+    assert (work.conduct.timeout_s, work.heads, work.conduct.roster) == (20.0, heads, dict)
     assert (work.federation.asked_per_round, work.federation.averaging) == (5, Averaging(weighted=True))
     trimmed = parse_config({"partition": {"clients": 9}, "federation": {"aggregation": "trimmed-mean"}}, source="test")
     assert job_of_run(folder, trimmed).federation.averaging == Averaging(trim=0.1)

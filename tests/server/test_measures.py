@@ -15,7 +15,7 @@ from fedrec.wire import Instruction, RefusalCode, refusal_to_error
 from fedrec.wire_metrics import Measures, measures_to_record
 from server.admission import CROWD, TAIL, Admitted, Quarantined
 from server.measures import Measuring, admit_measures
-from server.rounds import run_round, run_rounds
+from server.rounds import Conduct, run_round, run_rounds
 from server.strategy import RoundRecord, ServerState, initial_state
 from simulations.local_grid import LocalGrid
 from tests.tiny_federation import (
@@ -46,7 +46,7 @@ def _start() -> ServerState:
 
 def _run(grid: LocalGrid, *, measuring: Measuring | None = MEASURING, **how: Any) -> ServerState:
     return run_rounds(
-        grid, federation(measuring=measuring), state=_start(), save=lambda state: None, signer=SIGNER, **how
+        grid, federation(measuring=measuring), state=_start(), save=lambda state: None, conduct=Conduct(SIGNER, **how)
     )
 
 
@@ -97,9 +97,8 @@ def test_clients_measure_what_would_be_published_and_not_what_they_trained() -> 
         LocalGrid(client_app(Noting), clients=5),
         federation(measuring=MEASURING),
         state=_start(),
-        signer=SIGNER,
+        conduct=Conduct(SIGNER, judge=judge),
         save=lambda state: None,
-        judge=judge,
     )
     assert asked == [(4, published[3])] * 5 + [(8, published[7])] * 5
     assert published[3] != pytest.approx(float(state.adapter[-1]))
@@ -119,7 +118,11 @@ def test_the_same_clients_measure_that_trained() -> None:
 
     settings = federation(clients_per_round=3, measuring=MEASURING)
     run_rounds(
-        LocalGrid(client_app(Noting), clients=5), settings, state=_start(), signer=SIGNER, save=lambda state: None
+        LocalGrid(client_app(Noting), clients=5),
+        settings,
+        state=_start(),
+        conduct=Conduct(SIGNER),
+        save=lambda state: None,
     )
     assert measured == [pair for pair in trained if pair[0] in (4, 8)]
     assert len(measured) == 6
@@ -209,7 +212,7 @@ def test_void_round_spends_nothing_on_metrics() -> None:
             raise AssertionError("asked for metrics")
 
     settings = federation(measuring=replace(MEASURING, every=1))
-    state = run_round(LocalGrid(client_app(Failing), clients=5), settings, state=_start(), signer=SIGNER)
+    state = run_round(LocalGrid(client_app(Failing), clients=5), settings, state=_start(), conduct=Conduct(SIGNER))
     assert state.records[0].void
     assert state.records[0].reasons == {"E_INTERNAL": 5}
 

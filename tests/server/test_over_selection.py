@@ -10,7 +10,7 @@ from flwr.app import Message
 from server.averaging import Averaging
 from server.measures import Measuring
 from server.roster import Registered
-from server.rounds import run_rounds
+from server.rounds import Conduct, run_rounds
 from server.strategy import ServerState, choose_clients, initial_state
 from simulations.local_grid import LocalGrid
 from tests.tiny_federation import SCHEMA, SIGNER, TinyMerchant, arrays, client_app, federation, reply_key
@@ -18,7 +18,7 @@ from tests.tiny_federation import SCHEMA, SIGNER, TinyMerchant, arrays, client_a
 
 def _run(grid: LocalGrid, **changes: Any) -> ServerState:
     start = initial_state(arrays(), SCHEMA, measures={})
-    return run_rounds(grid, federation(**changes), state=start, signer=SIGNER, save=lambda state: None)
+    return run_rounds(grid, federation(**changes), state=start, conduct=Conduct(SIGNER), save=lambda state: None)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,8 @@ def test_deadline_of_a_round_reaches_the_transport() -> None:
         Noting(client_app(), clients=5),
         federation(rounds=2, measuring=Measuring(TinyMerchant.metrics, every=2, noise_std=0.1)),
         state=initial_state(arrays(), SCHEMA, measures={}),
-        signer=SIGNER,
+        conduct=Conduct(SIGNER, timeout_s=7.5),
         save=lambda state: None,
-        timeout_s=7.5,
     )
     assert told == [7.5] * 3
 
@@ -122,9 +121,8 @@ def test_registered_weights_move_the_mean_only_when_they_are_asked_for() -> None
             LocalGrid(client_app(Signing), clients=5),
             federation(averaging=Averaging(weighted=weighted)),
             state=initial_state(arrays(), SCHEMA, measures={}),
-            signer=SIGNER,
+            conduct=Conduct(SIGNER, roster=lambda: roster),
             save=lambda state: None,
-            roster=lambda: roster,
             until_round=1,
         )
         np.testing.assert_allclose(state.adam.first[-1], 0.1 * mean, rtol=1e-6)

@@ -37,11 +37,12 @@ class ForgetfulGrid(LocalGrid):
         yield from replies[: self._keep] if self.calls in self._lost else replies
 
 
-def _job(path: Path) -> Job:
+def _job(path: Path, *, retries: int) -> Job:
     people = [np.array([3 * client, 3 * client + 1, 3 * client + 2]) for client in range(CLIENTS)]
     run_folder(path, histories(*[4] * 3 * CLIENTS), people, plan=private_plan(rounds=ROUNDS))
     settings = {"partition": {"clients": CLIENTS}, "federation": {"rounds": ROUNDS, "min_replies": 0.5}}
-    return job_of_run(RunFolder.open_for_resume(path), parse_config(settings, source="test"))
+    job = job_of_run(RunFolder.open_for_resume(path), parse_config(settings, source="test"))
+    return replace(job, conduct=replace(job.conduct, retries=retries))
 
 
 def _grid(path: Path, *, lost: set[int], keep: int = 0) -> ForgetfulGrid:
@@ -58,7 +59,7 @@ def _charges(path: Path) -> list[int]:
 def test_lost_round_is_asked_again_and_charged_once(tmp_path: Path) -> None:
     path = tmp_path / "run"
     grid = _grid(path, lost={2, 3}, keep=1)
-    state = run_job(grid, replace(_job(path), retries=2))
+    state = run_job(grid, _job(path, retries=2))
     assert grid.calls == ROUNDS + 2
     assert [(one.round_index, one.admitted, one.void) for one in state.records] == [
         (1, 4, False), (2, 4, False), (3, 4, False)
@@ -69,7 +70,7 @@ def test_lost_round_is_asked_again_and_charged_once(tmp_path: Path) -> None:
 def test_after_the_last_try_the_round_is_void_and_the_run_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "run"
     grid = _grid(path, lost={1, 2})
-    state = run_job(grid, replace(_job(path), retries=1))
+    state = run_job(grid, _job(path, retries=1))
     assert grid.calls == ROUNDS + 1
     assert [one.void for one in state.records] == [True, False, False]
     assert dict(state.records[0].reasons) == {"no-reply": CLIENTS}

@@ -12,7 +12,7 @@ from fedrec.signing import SigningKey
 from server.job import run_job
 from server.measures import Measuring
 from server.roster import Registered, Roster, eligible, wait_for_clients
-from server.rounds import run_rounds
+from server.rounds import Conduct, run_rounds
 from server.strategy import ServerState, initial_state
 from simulations.local_grid import LocalGrid
 from tests.tiny_federation import SCHEMA, SIGNER, TinyMerchant, arrays, client_app, federation, job, reply_key
@@ -47,7 +47,7 @@ def _enrolled(*partitions: int) -> Mapping[int, Registered]:
 def _run(grid: LocalGrid, roster: Roster | None, **changes: object) -> ServerState:
     start = initial_state(arrays(), SCHEMA, measures={})
     settings = federation(rounds=3, **changes)
-    return run_rounds(grid, settings, state=start, signer=SIGNER, save=lambda state: None, roster=roster)
+    return run_rounds(grid, settings, state=start, conduct=Conduct(SIGNER, roster=roster), save=lambda state: None)
 
 
 def test_signed_replies_give_the_adapter_of_a_simulation() -> None:

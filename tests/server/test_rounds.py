@@ -14,7 +14,7 @@ from fedrec.signing import Purpose, is_signed
 from fedrec.wire import Instruction, Receipt
 from server.admission import NormBounds
 from server.roster import wait_for_clients
-from server.rounds import run_round, run_rounds
+from server.rounds import Conduct, run_round, run_rounds
 from server.strategy import ServerState, initial_state
 from simulations.local_grid import LocalGrid
 from tests.tiny_federation import (
@@ -35,7 +35,7 @@ def _start() -> ServerState:
 
 
 def _run(grid: LocalGrid, **changes: Any) -> ServerState:
-    return run_rounds(grid, federation(**changes), state=_start(), signer=SIGNER, save=lambda state: None)
+    return run_rounds(grid, federation(**changes), state=_start(), conduct=Conduct(SIGNER), save=lambda state: None)
 
 
 def _break(reply: Message, how: str) -> Message:
@@ -102,7 +102,7 @@ def test_attacker_is_set_aside_and_the_run_equals_one_without_it(how: str) -> No
         WithoutTwo(client_app(), clients=5),
         federation(clients=4, clients_per_round=4),
         state=_start(),
-        signer=SIGNER,
+        conduct=Conduct(SIGNER),
         save=lambda state: None,
     )
     np.testing.assert_array_equal(attacked.adapter, honest.adapter)
@@ -114,7 +114,7 @@ def test_attacker_is_set_aside_and_the_run_equals_one_without_it(how: str) -> No
 
 def test_update_is_a_uniform_mean_whatever_the_clients_claim() -> None:
     """By hand: one round, scale starts at 0, so every client's update of it is its target and Adam steps its sign."""
-    state = run_round(LocalGrid(client_app(), clients=5), federation(), state=_start(), signer=SIGNER)
+    state = run_round(LocalGrid(client_app(), clients=5), federation(), state=_start(), conduct=Conduct(SIGNER))
     mean = np.mean([1 + partition / 7 for partition in range(5)])
     np.testing.assert_allclose(state.adam.first[-1], 0.1 * mean, rtol=1e-6)
 
@@ -153,7 +153,7 @@ def test_each_client_gets_back_the_end_of_its_own_ledger_under_the_servers_signa
         federation(rounds=3),
         state=_start(),
         save=lambda state: None,
-        signer=SIGNER,
+        conduct=Conduct(SIGNER),
     )
     assert state.ledger_heads == {2 + partition: head_of(partition, 3) for partition in range(5)}
     for (partition, round_index), receipt in Receiving.seen.items():
@@ -182,7 +182,7 @@ def test_round_in_which_all_fail_is_void_and_the_run_continues() -> None:
         LocalGrid(client_app(Failing), clients=5),
         federation(),
         state=_start(),
-        signer=SIGNER,
+        conduct=Conduct(SIGNER),
         save=lambda state: adapters.update({state.round_index: state.adapter}),
     )
     assert [record.void for record in state.records] == [False, True, True, False, False, False, False, False]
@@ -219,10 +219,8 @@ def test_records_say_who_was_asked_what_it_took_and_what_was_measured() -> None:
         LocalGrid(client_app(), clients=5),
         federation(clients_per_round=3),
         state=_start(),
-        signer=SIGNER,
+        conduct=Conduct(SIGNER, judge=distance, epsilon_after=lambda rounds: rounds / 10),
         save=lambda state: None,
-        judge=distance,
-        epsilon_after=lambda rounds: rounds / 10,
     )
     assert [record.round_index for record in state.records] == list(range(1, 9))
     assert [record.epsilon_spent for record in state.records] == [index / 10 for index in range(1, 9)]
@@ -237,7 +235,7 @@ def test_records_say_who_was_asked_what_it_took_and_what_was_measured() -> None:
 
 def test_a_round_is_logged_without_reasons_or_arrays(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="server.rounds"):
-        run_round(LocalGrid(client_app(), clients=5), federation(), state=_start(), signer=SIGNER)
+        run_round(LocalGrid(client_app(), clients=5), federation(), state=_start(), conduct=Conduct(SIGNER))
     assert "round=1 asked=5 admitted=5 quarantined=0 void=False" in caplog.text
 
 
@@ -263,6 +261,6 @@ def test_clients_may_join_late() -> None:
 def test_finished_run_asks_nobody() -> None:
     state = _run(LocalGrid(client_app(), clients=5))
     again = run_rounds(
-        LocalGrid(client_app(), clients=0), federation(), state=state, signer=SIGNER, save=lambda state: None
+        LocalGrid(client_app(), clients=0), federation(), state=state, conduct=Conduct(SIGNER), save=lambda state: None
     )
     assert again is state

@@ -9,7 +9,7 @@ import server.asking
 from fedrec.signed import LIFETIME_S, arrays_digest, is_signed_by
 from fedrec.signing import Purpose, is_signed
 from fedrec.wire import instruction_from_record
-from server.rounds import run_rounds
+from server.rounds import Conduct, run_rounds
 from server.signer import Signer
 from server.strategy import initial_state
 from simulations.local_grid import LocalGrid
@@ -57,7 +57,7 @@ def test_messages_of_a_round_are_signed_one_by_one_and_their_arrays_digested_onc
         LocalGrid(_noted(messages), clients=5),
         federation(rounds=2),
         state=initial_state(arrays(), SCHEMA, measures={}),
-        signer=Signer(SERVER),
+        conduct=Conduct(Signer(SERVER)),
         save=lambda state: None,
     )
     assert len(digested) == 2
@@ -76,7 +76,7 @@ def test_reply_comes_only_from_clients_that_pin_this_servers_key(tmp_path: Any) 
         LocalGrid(client_app(), clients=5),
         federation(rounds=1),
         state=initial_state(arrays(), SCHEMA, measures={}),
-        signer=Signer(SigningKey.create(tmp_path / "other.key")),
+        conduct=Conduct(Signer(SigningKey.create(tmp_path / "other.key"))),
         save=lambda state: None,
     )
     assert state.records[0].reasons == {"E_PLAN": 5}
