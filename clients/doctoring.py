@@ -105,4 +105,7 @@ def _check_ledger(settings: ClientSettings) -> list[Finding]:
     )
     if done >= agreement.plan.rounds:
         return [warning("ledger", said, "nothing is left of this plan: this client will refuse further rounds")]
+    if spent >= policy.max_epsilon:
+        mend = f"nothing is left for these people: max_epsilon in {settings.policy} counts all that they ever gave"
+        return [failed("ledger", said, mend)]
     return [ok("ledger", said)]

@@ -59,7 +59,7 @@ def run_command(
 
         state = run_federation(folder, settings, until_round=last, resume=resume, on_round=on_round)
     facts = _facts(folder, agreement, state)
-    typer.echo(json.dumps(facts, indent=2) if as_json else _text(facts, agreement))
+    typer.echo(json.dumps(facts, indent=2) if as_json else _text(facts, agreement, f"{folder} --config {config}"))
 
 
 def _facts(folder: Path, agreement: "Agreement", state: "ServerState") -> dict[str, Any]:
@@ -91,8 +91,8 @@ def _facts(folder: Path, agreement: "Agreement", state: "ServerState") -> dict[s
     }
 
 
-def _text(facts: dict[str, Any], agreement: "Agreement") -> str:
-    """The same for a person."""
+def _text(facts: dict[str, Any], agreement: "Agreement", named: str) -> str:
+    """The same for a person, who will type what is ``named`` again to go on."""
     set_aside = ", ".join(f"{count} {reason}" for reason, count in sorted(facts["quarantined"].items())) or "none"
     best, done = facts["published_round"], f"{facts['rounds']} of {facts['planned_rounds']}"
     published = f"of round {best}" if best else "the base: no round did better on the panel"
@@ -103,5 +103,5 @@ def _text(facts: dict[str, Any], agreement: "Agreement") -> str:
         f"privacy   {agreement.plan.statement()}",
     ]
     if facts["rounds"] < facts["planned_rounds"]:
-        lines.append("next      fedrec run --resume")
+        lines.append(f"next      fedrec run {named} --resume")
     return "\n".join(lines)

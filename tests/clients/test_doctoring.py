@@ -84,6 +84,20 @@ def test_rounds_that_were_charged_are_counted_and_the_end_of_the_plan_is_said(sh
     assert re.search(r"epsilon [78]\.\d+ of 8\.0 spent", one.said)
 
 
+def test_people_who_gave_more_than_the_policy_allows_fail(shop):
+    settings = load_client_settings(shop / "client.toml")
+    plan, policy = read_agreement(settings.federation).plan, load_policy(settings.policy)
+    ledger = Ledger.open(settings.ledger_files, dataset=settings.dataset, policy=policy)
+    ledger.charge("another/1", plan.training(plan.local_steps), plan=plan)
+    write_policy(policy.model_copy(update={"max_epsilon": 0.5}), settings.policy)
+    one = found(shop)["ledger"]
+    assert one.state.value == "failed"
+    assert "of 0.5 spent" in one.said
+    assert "0 of 4 rounds of this federation" in one.said
+    limit = f"max_epsilon in {settings.policy} counts all that they ever gave"
+    assert one.mend == f"nothing is left for these people: {limit}"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

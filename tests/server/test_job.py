@@ -227,7 +227,8 @@ def test_settings_of_rounds_reach_the_job(tmp_path: Path) -> None:
     trimmed = parse_config({"partition": {"clients": 9}, "federation": {"aggregation": "trimmed-mean"}}, source="test")
     assert job_of_run(folder, trimmed).federation.averaging == Averaging(trim=0.1)
     plain = job_of_run(folder, parse_config({"federation": {"trim": 0.3}}, source="test"))
-    assert (plain.federation.averaging, plain.timeout_s, plain.roster, plain.heads) == (Averaging(), None, None, None)
+    assert (plain.federation.averaging, plain.heads) == (Averaging(), None)
+    assert (plain.conduct.timeout_s, plain.conduct.roster) == (None, None)
 
 
 def test_registered_weights_without_a_roster_are_refused(tmp_path: Path) -> None:
