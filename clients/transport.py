@@ -92,4 +92,6 @@ def reason_of(error: Exception) -> str:
         if isinstance(cause, ssl.SSLError):
             return f"TLS ({cause.reason})"
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.RemoteProtocolError):  # restarting, or a certificate that is missing: it does not say
+        return "closed without an answer (if it stays so: does the server ask for a certificate, keys/tls.crt?)"
     return type(error).__name__

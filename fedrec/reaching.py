@@ -14,6 +14,7 @@ from fedrec.keycheck import WARN_DAYS
 TIMEOUT_S = 10.0
 MAX_SKEW_S = 300  # Flower's, of a signed request; ours, of an instruction
 _PATH = "/v1/fleet/pull-messages"
+_CERTIFICATE = "if it asks for client certificates (mutual_tls), put one by its authority at keys/tls.crt"
 
 
 def check_reach(host: str, port: int, *, tls: ssl.SSLContext, now: datetime, name: str = "") -> list[Finding]:
@@ -66,7 +67,10 @@ def _ask(host: str, port: int, tls: ssl.SSLContext, *, name: str) -> list[Findin
             headers, under = {"content-type": "application/protobuf"}, {"sni_hostname": name}
             answer = client.post(f"https://{address}{_PATH}", content=b"", headers=headers, extensions=under)
     except httpx.HTTPError as error:
-        return [failed("server", f"{address}: no answer ({type(error).__name__})", "try again; then ask the operator")]
+        mend = "try again; then ask the operator"
+        if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):  # TLS 1.3 says it only after the handshake
+            mend = f"{_CERTIFICATE}; else {mend}"
+        return [failed("server", f"{address}: no answer ({type(error).__name__})", mend)]
     clock = check_clock(answer.headers.get("date"), now=datetime.now(UTC))
     if answer.status_code == 401:  # it wants to know who asks: as it should
         return [ok("server", f"{address} answers, and asks for a key"), *clock]

@@ -7,9 +7,13 @@ from email.utils import format_datetime
 
 import pytest
 
+from clients.node import run_node
+from clients.transport import Link
 from fedrec.keyfiles import make_authority, make_server
 from fedrec.reaching import check_clock, check_reach
-from tests.fleet_server import Fleet, served
+from tests.fleet_server import Fleet, StopAfter, served
+from tests.tiny_federation import client_app
+from tests.tiny_gateway import Authority, running_gateway, running_upstream
 
 NOW = datetime.now(UTC)
 
@@ -63,6 +67,28 @@ def test_any_other_answer_fails_with_what_it_means(tmp_path, status, said):
     assert server[1] == "failed"
     assert server[2].endswith(said)
     assert server[3]
+
+
+def test_server_that_asks_for_a_client_certificate_is_understood(tmp_path, caplog):
+    """It closes the connection after the handshake, and gives no reason."""
+    authority = Authority(tmp_path, "authority")
+    said = "if it asks for client certificates (mutual_tls), put one by its authority at keys/tls.crt"
+    with (
+        running_upstream() as behind,
+        running_gateway(authority, behind.url, client_ca=authority.certificate) as gateway,
+    ):
+        for shown, mend in ((None, said), (authority.issue("shop-7"), "is a fedrec server behind this port?")):
+            tls = gateway.tls()
+            if shown:
+                tls.load_cert_chain(*shown)
+            found = check_reach("127.0.0.1", gateway.public, tls=tls, now=NOW)
+            assert next(one.mend for one in found if one.check == "server").startswith(mend)
+        with caplog.at_level("WARNING"):
+            link = Link(f"127.0.0.1:{gateway.public}", authority.certificate.read_bytes())
+            run_node(client_app(), link, stop=StopAfter(1))
+    assert (
+        "does the server ask for a certificate, keys/tls.crt?" in caplog.text or "CERTIFICATE_REQUIRED" in caplog.text
+    )
 
 
 def test_another_authoritys_server_is_told_nothing(tmp_path):
