@@ -12,7 +12,7 @@ from fedrec.agreement import Agreement
 from fedrec.code import code_digest
 from fedrec.data.rules import RuleCount
 from fedrec.drafts import whole_folder
-from fedrec.errors import ConfigError, PrivacyError
+from fedrec.errors import ConfigError, DataError, PrivacyError
 from fedrec.invitation import copy_invitation, read_invitation
 from fedrec.keyfiles import make_client
 from fedrec.privacy.ledger import Ledger
@@ -79,6 +79,8 @@ def join(
             cannot be used.
         PrivacyError: the federation asks for more than the wishes allow.
     """
+    if not events.is_file():
+        raise DataError(f"{events}: no such file; --data expects your events, CSV or Parquet")
     offered = read_invitation(invitation)
     if wishes.fingerprint is not None and wishes.fingerprint.lower() != offered.fingerprint:
         raise ConfigError(

@@ -20,6 +20,8 @@ def whole_folder(out: Path) -> Iterator[Path]:
     Raises:
         RunError: ``out`` exists, another process is making it, or it cannot be written.
     """
+    if out.name in ("", ".."):  # the folder one is in, or above it
+        raise RunError(f"{out}: exists; choose another place")
     draft = out.with_name(f".{out.name}.draft")
     try:
         _refuse_used(out)

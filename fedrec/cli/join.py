@@ -1,6 +1,7 @@
 """``fedrec join``: a merchant accepts an invitation, on its own machine."""
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,7 +87,7 @@ def _facts(joined: "Joined", out: Path, *, certificate_request: bool) -> dict[st
         "cleaning": [asdict(rule) for rule in joined.rules],
         "node_fingerprint": node_fingerprint(out / "keys" / NODE_PUB),
         "send": [str(out / "keys" / name) for name in names],
-        "next": f"fedrec client --config {out / 'client.toml'}",
+        "next": f"fedrec client --config {shlex.quote(str(out / 'client.toml'))}",
     }
 
 

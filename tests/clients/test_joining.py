@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clients.joining import Wishes, join
-from fedrec.errors import PrivacyError, RunError
+from fedrec.errors import DataError, PrivacyError, RunError
 from tests.tiny_invitation import PEOPLE, Operator, joined, write_events
 from tests.tiny_ranker import private_plan
 from tests.tiny_run import ROOT
@@ -75,6 +75,14 @@ def test_killed_at_any_moment_it_leaves_nothing_half(operator: Operator, tmp_pat
     assert whole + none == KILLS
     assert drafts >= KILLS // 4, "no kill came while the folder was being made: the test is too slow to say anything"
     assert [path.name for path in out.parent.iterdir()] == ["shop-7"], "the next one cleans up after the killed"
+
+
+def test_events_that_are_not_there_are_named_as_they_were_given(operator: Operator, tmp_path: Path) -> None:
+    """The folder that is being made has another name until it is whole."""
+    with pytest.raises(DataError) as refused:
+        joined(operator, tmp_path / "shop-7", events=tmp_path / "none.csv")
+    assert str(refused.value).startswith(f"{tmp_path / 'none.csv'}: no such file; ")
+    assert not list(tmp_path.iterdir())
 
 
 def test_wishes_are_compared_with_the_plan_before_anything_is_made(operator: Operator, tmp_path: Path) -> None:

@@ -57,6 +57,12 @@ def test_what_exists_is_never_overwritten(kind: str, tmp_path: Path) -> None:
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize("here", [".", "..", "/", "somewhere/.."])
+def test_a_path_without_a_name_of_its_own_exists(here: str) -> None:
+    with pytest.raises(RunError, match="exists; choose another place"), whole_folder(Path(here)):
+        pytest.fail("it began")
+
+
 def test_what_appears_meanwhile_is_not_overwritten_either(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="out: exists"), whole_folder(tmp_path / "out"):
         (tmp_path / "out").mkdir()
