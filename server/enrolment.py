@@ -7,7 +7,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 
-from fedrec.errors import ConfigError
+from fedrec.errors import ConfigError, RunError
 from fedrec.keycheck import WARN_DAYS, ssh_fingerprint
 from fedrec.keyfiles import read_node_public, read_signing_public
 from server.control import open_control
@@ -74,7 +74,7 @@ def enrol(
 
     Raises:
         ConfigError: a key file is malformed; the name or a key is taken; a number is out of range.
-        RunError: the list cannot be read or written, or SuperLink refuses.
+        RunError: the list cannot be read or written, or SuperLink refuses: then the client is listed and cannot join.
     """
     if not 1 <= days <= MAX_DAYS:
         raise ConfigError(f"days={days}: expected 1 to {MAX_DAYS}")
@@ -119,4 +119,10 @@ def _now_known(settings: ServerSettings, name: str, now: datetime) -> Enrolled:
     if settings.loopback.is_up():
         with open_control(settings.loopback) as control:
             sync(settings.state, control, now=now)
+        one = [one for one in load_registry(settings.state).members if one.name == name][-1]
+        if one.is_active(now) and one.node_id is None:
+            raise RunError(
+                f"{name}: SuperLink takes no key again that it once gave up; fedrec enrol revoke {name}, "
+                "and have the client make new keys"
+            )
     return [one for one in enrolled(settings, now=now) if one.member.name == name][-1]

@@ -241,3 +241,19 @@ def children(pid: int) -> list[int]:
         return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:
         return []
+
+
+@slow
+def test_a_client_that_an_older_list_forgot_is_not_enrolled_again_as_if_it_could_join(operator):
+    for name in ("first", "second"):
+        operator.client(name)
+    clients = operator.folder / "state" / "clients.json"
+    with operator.running():
+        operator.enrol("first")
+        older = clients.read_bytes()
+        operator.enrol("second")
+        clients.write_bytes(older)
+        operator.fedrec("enrol", "revoke", "first")  # tells SuperLink, which gives up the second's key for ever
+        result = operator.enrol("second")
+    assert result.exit_code == 2
+    assert "error: second: SuperLink takes no key again that it once gave up; fedrec enrol revoke" in result.stderr
