@@ -50,6 +50,7 @@ def check_clock(shown: str | None, *, now: datetime) -> list[Finding]:
     """Compare this clock with the server's ``Date``; more than five minutes apart, neither believes the other."""
     try:
         theirs = parsedate_to_datetime(shown or "")
+        theirs = theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)  # as a date of HTTP is
     except ValueError:
         return [warning("clock", "the server does not say what time it is", "compare the clocks by hand")]
     apart = round((now - theirs).total_seconds())

@@ -184,7 +184,7 @@ class Policy(BaseModel):
             PrivacyError: names the digest.
         """
         if digest not in self.allowed_code:
-            mend = "after an update of fedrec that you mean, add the first to allowed_code"
+            mend = "after an upgrade that you meant, put the first digest into allowed_code of policy.toml"
             _refuse("allowed_code", repr(digest), f"{_one_of(self.allowed_code)}; {mend}")
 
     def check_metrics(self, names: Iterable[str]) -> None:

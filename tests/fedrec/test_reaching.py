@@ -154,6 +154,12 @@ def test_clocks_may_be_five_minutes_apart(apart_s, state, said):
     assert (found.state.value, found.said) == (state, said)
 
 
+def test_date_without_a_zone_is_taken_as_a_date_of_http_is():
+    for zone in ("-0000", ""):
+        (found,) = check_clock(f"{NOW:%a, %d %b %Y %H:%M:%S} {zone}", now=NOW.replace(microsecond=0))
+        assert (found.state.value, found.said) == ("ok", "as the server's")
+
+
 @pytest.mark.parametrize("shown", [None, "", "yesterday"])
 def test_server_without_a_clock_is_a_warning(shown):
     (found,) = check_clock(shown, now=NOW)
