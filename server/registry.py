@@ -44,7 +44,7 @@ class Member:
         reply_key: with which it signs replies, Ed25519, 64 hex digits.
         weight: public weight of its replies, > 0.
         enrolled_at: when, UTC.
-        expires_on: from this day on it is refused; None never.
+        expires_on: from this day on it is asked nothing; None never.
         revoked_at: since when it is refused; None when it is not.
         node_id: Flower's number for it; None while SuperLink does not know it.
     """
@@ -95,8 +95,11 @@ class Registry:
         return [member for member in self.members if member.is_active(now)]
 
     def is_settled(self, now: datetime) -> bool:
-        """Whether SuperLink was told of everybody who may take part, and of nobody else."""
-        return all(member.is_active(now) == (member.node_id is not None) for member in self.members)
+        """Whether SuperLink was told of everybody who may take part, and of nobody who was revoked."""
+        return all(
+            one.node_id is None if one.revoked_at is not None else one.node_id is not None or not one.is_active(now)
+            for one in self.members
+        )
 
     def with_member(self, new: Member) -> "Registry":
         """Enrol one more.
@@ -186,7 +189,10 @@ def change_registry(state: Path, change: Callable[[Registry], Registry]) -> Regi
 
 
 def sync(state: Path, control: Control, *, now: datetime) -> Registry:
-    """Make SuperLink know exactly the active members, and remember its numbers for them; return the list.
+    """Make SuperLink know the active members and nobody who was revoked, and remember its numbers; return the list.
+
+    It never takes back a key that it gave up. So whoever has expired is kept there, though asked nothing: a clock that
+    jumps ahead for a moment would else lock everybody out for ever.
 
     Raises:
         RunError: SuperLink does not answer; the list cannot be read or written.
@@ -194,10 +200,13 @@ def sync(state: Path, control: Control, *, now: datetime) -> Registry:
 
     def settle(registry: Registry) -> Registry:
         known = {node.public_key: node.node_id for node in control.nodes()}
-        wanted = {public_key_to_bytes(member.public_key): member for member in registry.active(now)}
-        for key in known.keys() - wanted.keys():
+        kept = {public_key_to_bytes(one.public_key): one for one in registry.members if one.revoked_at is None}
+        for key in known.keys() - kept.keys():
             control.unregister(known[key])
-        numbers = {member.node_key: known.get(key) or _registered(control, member) for key, member in wanted.items()}
+        numbers = {
+            one.node_key: known.get(key) or (_registered(control, one) if one.is_active(now) else None)
+            for key, one in kept.items()
+        }
         return Registry(tuple(replace(member, node_id=numbers.get(member.node_key)) for member in registry.members))
 
     return change_registry(state, settle)

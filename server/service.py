@@ -17,7 +17,7 @@ from server.superlink import SuperLink
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 5.0  # between two looks at who has been enrolled, revoked or has expired
+LOOK_S = 5.0  # between two looks at who has been enrolled or revoked
 
 
 def serve(settings: ServerSettings, *, ready: Callable[[GatewayPorts], None] = lambda ports: None) -> None:
@@ -43,7 +43,7 @@ def serve(settings: ServerSettings, *, ready: Callable[[GatewayPorts], None] = l
 
 
 def _keep_in_step(settings: ServerSettings, stopping: threading.Event) -> None:
-    """Tell SuperLink of changes that nobody told it of: of who has expired above all."""
+    """Tell SuperLink of changes that nobody told it of, because it did not answer then."""
     while not stopping.wait(LOOK_S):
         try:
             if not load_registry(settings.state).is_settled(datetime.now(UTC)):

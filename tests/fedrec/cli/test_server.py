@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from fedrec.keyfiles import make_client
+from server.deployment import enrolled
 from server.flower_run import open_grid
 from server.registry import change_registry
 from tests.tiny_gateway import ROOT, eventually
@@ -167,24 +168,25 @@ def test_an_enrolled_client_takes_part_until_it_is_revoked(operator, caplog):
         assert time.monotonic() - began < 5
 
 
-@slow
-def test_who_expires_while_the_server_runs_is_refused_soon_after(operator, monkeypatch):
-    operator.client("shop-7")
-    operator.enrol("shop-7")
-    with operator.running():
-        before = rows(operator.fedrec("enrol", "list", "--json"))["shop-7"]
-        assert before["node_id"]
+def test_who_has_expired_or_is_revoked_is_asked_nothing(operator):
+    for number, name in enumerate(("stays", "expires", "leaves"), start=1):
+        operator.client(name)
+        operator.enrol(name)
 
-        def expire(registry):
-            return replace(
-                registry, members=tuple(replace(one, expires_on=one.enrolled_at.date()) for one in registry.members)
-            )
+        def number_it(registry, number=number):
+            *others, last = registry.members
+            return replace(registry, members=(*others, replace(last, node_id=number)))
 
-        change_registry(operator.settings.state, expire)
-        assert eventually(
-            lambda: rows(operator.fedrec("enrol", "list", "--json"))["shop-7"]["node_id"] is None, within_s=30
-        )
-    assert "clients=0 of=1" in log_of(operator)
+        change_registry(operator.settings.state, number_it)
+    assert set(enrolled(operator.settings)) == {1, 2, 3}
+
+    def expire(registry):
+        first, second, third = registry.members
+        return replace(registry, members=(first, replace(second, expires_on=second.enrolled_at.date()), third))
+
+    change_registry(operator.settings.state, expire)
+    operator.fedrec("enrol", "revoke", "leaves")
+    assert set(enrolled(operator.settings)) == {1}
 
 
 @slow
