@@ -1,5 +1,6 @@
 """A federation folder is begun, or gone on with, whatever a crash left in it."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,12 @@ from typer.testing import CliRunner
 from fedrec.cli import app
 from fedrec.config import FederationConfig
 from fedrec.errors import ConfigError, RunError
-from server.deployment import DEADLINE_S, run_federation
+from fedrec.runfolder import RunFolder
+from server import deployment
+from server.deployment import DEADLINE_S, LOSSES_IN_A_ROW, RETRIES, run_federation
+from server.runtime_grid import RunLostError
 from server.settings import ServerSettings
+from tests.tiny_invitation import Operator
 from tests.tiny_superlink import free_port
 
 
@@ -40,3 +45,38 @@ def test_the_deadline_is_the_one_that_the_settings_and_the_flag_name():
     assert f"when absent {DEADLINE_S:g} between machines" in said
     shown = CliRunner().invoke(app, ["federation", "new", "--help"], env={"COLUMNS": "200"}).stdout
     assert f"seconds to wait for replies in a round [{DEADLINE_S:g}]" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(("settings", "waits_s"), [("", DEADLINE_S), ("[federation]\ndeadline_s = 7.0\n", 7.0)])
+def test_a_round_between_machines_always_ends_and_is_asked_again_when_it_was_cut_short(settings, waits_s, tmp_path):
+    operator = Operator(tmp_path)
+    (operator.run / "config.toml").write_text(f"[partition]\nclients = 3\n{settings}")
+    (operator.run / "checkpoints").mkdir()
+    state = ServerSettings(keys=operator.keys, state=tmp_path / "state")
+    with RunFolder.open_for_resume(operator.run) as folder:
+        job = deployment._job(folder, state)
+    assert (job.timeout_s, job.retries, job.heads) == (waits_s, RETRIES, tmp_path / "state" / "heads.json")
+    assert job.roster is not None
+    assert job.roster() == {}
+
+
+def test_a_run_is_given_up_after_losses_without_a_round_between_them(tmp_path, monkeypatch):
+    rounds_before_loss = [0, 0, 1, 0, 2] + [0] * 99
+    taken: list[int] = []
+
+    @contextmanager
+    def lost(settings):
+        yield None
+
+    def run_job(grid, job, *, on_round, until_round):
+        taken.append(rounds_before_loss[len(taken)])
+        for number in range(taken[-1]):
+            on_round(number)
+        raise RunLostError("lost")
+
+    monkeypatch.setattr(deployment, "open_grid", lost)
+    monkeypatch.setattr(deployment, "run_job", run_job)
+    monkeypatch.setattr(deployment, "PAUSE_S", 0.0)
+    with pytest.raises(RunLostError):
+        deployment._run_through_losses(None, None, until_round=None, on_round=lambda record: None)
+    assert taken == [0, 0, 1, 0, 2] + [0] * (LOSSES_IN_A_ROW - 1)
