@@ -1,5 +1,8 @@
 """A run of Flower's without its processes: a grid here, a node there, SuperLink and the gateway between them."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import httpx
@@ -12,7 +15,7 @@ from fedrec.errors import RunError
 from server.control import open_control
 from server.flower_run import open_grid
 from server.settings import ServerSettings
-from tests.tiny_gateway import eventually
+from tests.tiny_gateway import ROOT, eventually
 from tests.tiny_superlink import Site, free_port, message_of, running_site
 
 pytestmark = pytest.mark.slow
@@ -51,6 +54,33 @@ def test_two_runs_follow_each_other_over_the_same_node(site):
                 assert reply.content["asked"]["word"] == word
                 runs.add(grid.run.run_id)
     assert len(runs) == 2
+
+
+STARTER = """
+import pathlib, sys
+from server.flower_run import open_grid
+from server.settings import ServerSettings
+folder = pathlib.Path(sys.argv[1])
+settings = ServerSettings(keys=folder, state=folder, superlink_port=int(sys.argv[2]))
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(20):
+    with open_grid(settings):
+        pass
+"""
+
+
+def test_processes_that_start_runs_at_once_take_no_task_of_each_other(site):
+    called = [sys.executable, "-c", STARTER, str(site.settings.state), str(site.settings.superlink_port)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    starters = [subprocess.Popen(called, env=environment, **pipes) for _ in range(3)]
+    assert [one.stdout.readline() for one in starters] == ["ready\n"] * 3
+    for one in starters:
+        one.stdin.write("\n")
+        one.stdin.flush()
+    said = [one.communicate(timeout=60)[1] for one in starters]
+    assert [one.returncode for one in starters] == [0, 0, 0], said
 
 
 def test_a_key_that_is_not_registered_or_no_longer_never_becomes_a_node(site, caplog):
