@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from server.strategy import RoundRecord, ServerState
 log = logging.getLogger(__name__)
 
 LOSSES_IN_A_ROW = 5  # without a finished round between them: then somebody has to look
+VOIDS_IN_A_ROW = 3  # then too: what is wrong would use up the rounds that are left, and no plan gives them back
 RETRIES = 3  # of a round that was cut short; free for whoever has answered it
 PAUSE_S = 5.0  # SuperLink takes two seconds to start
 DEADLINE_S = 600.0  # where the settings name none: what a killed client had been sent is never handed out again
@@ -47,7 +48,7 @@ def run_federation(
 
     Raises:
         RunError: the folder is none or in use, was begun and ``resume`` is not given, the server is not there, or
-            too few clients are.
+            too few clients are; too many rounds in a row did not count, or none did.
         PrivacyError: too many clients are out of budget.
     """
     with RunFolder.open_for_resume(path) as folder:
@@ -82,20 +83,34 @@ def _run_through_losses(
     job: Job, settings: ServerSettings, *, until_round: int | None, on_round: OnRound
 ) -> ServerState:
     """Run the job, again from its newest checkpoint each time Flower has lost the run."""
-    losses = 0
+    losses, voids, counted = 0, list[RoundRecord](), False
 
     def progressed(record: RoundRecord) -> None:
-        nonlocal losses
-        losses = 0
+        nonlocal losses, voids, counted
+        losses, voids, counted = 0, [*voids, record] if record.void else [], counted or not record.void
         on_round(record)
+        if len(voids) == VOIDS_IN_A_ROW:
+            raise RunError(_void(voids))
 
     while True:
         try:
             with open_grid(settings) as grid:
-                return run_job(grid, job, on_round=progressed, until_round=until_round)
+                state = run_job(grid, job, on_round=progressed, until_round=until_round)
+            if voids and not counted:
+                raise RunError(_void(voids))
+            return state
         except RunLostError as error:
             losses += 1
             if losses == LOSSES_IN_A_ROW:
                 raise
             log.warning("run=lost reason=%r resume_in_s=%g", str(error), PAUSE_S)
             time.sleep(PAUSE_S)
+
+
+def _void(rounds: Sequence[RoundRecord]) -> str:
+    """Why, in the words under which replies were set aside."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in rounds[-1].reasons.items())
+    return (
+        f"round {rounds[0].round_index} to {rounds[-1].round_index}: too few replies counted; of the last round were "
+        f"set aside: {reasons}; see SECURITY.md and the clients' logs for these words, then go on with --resume"
+    )

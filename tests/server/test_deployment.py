@@ -1,21 +1,30 @@
 """A federation folder is begun, or gone on with, whatever a crash left in it."""
 
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from clients.replies import Answer
 from fedrec.cli import app
 from fedrec.config import FederationConfig
 from fedrec.errors import ConfigError, RunError
 from fedrec.runfolder import RunFolder
+from fedrec.wire import Instruction, Refusal, RefusalCode
 from server import deployment
 from server.deployment import DEADLINE_S, LOSSES_IN_A_ROW, RETRIES, run_federation
 from server.runtime_grid import RunLostError
 from server.settings import ServerSettings
+from server.strategy import RoundRecord
+from simulations.local_grid import LocalGrid
+from tests.tiny_federation import TinyMerchant, client_app, job
 from tests.tiny_invitation import Operator
 from tests.tiny_superlink import free_port
+
+COUNTED = RoundRecord(1, 3, 3, 0, {}, void=False, seconds=0.0, bytes_up=0, measures={}, epsilon_spent=None)
 
 
 def begun(folder: Path, events: str) -> Path:
@@ -71,7 +80,7 @@ def test_a_run_is_given_up_after_losses_without_a_round_between_them(tmp_path, m
     def run_job(grid, job, *, on_round, until_round):
         taken.append(rounds_before_loss[len(taken)])
         for number in range(taken[-1]):
-            on_round(number)
+            on_round(replace(COUNTED, round_index=number + 1))
         raise RunLostError("lost")
 
     monkeypatch.setattr(deployment, "open_grid", lost)
@@ -80,3 +89,40 @@ def test_a_run_is_given_up_after_losses_without_a_round_between_them(tmp_path, m
     with pytest.raises(RunLostError):
         deployment._run_through_losses(None, None, until_round=None, on_round=lambda record: None)
     assert taken == [0, 0, 1, 0, 2] + [0] * (LOSSES_IN_A_ROW - 1)
+
+
+class Refusing(TinyMerchant):
+    """Refuses every round but those that are named."""
+
+    answered: Collection[int] = ()
+
+    def train_round(self, instruction: Instruction) -> Answer:
+        if instruction.round_index not in self.answered:
+            raise Refusal(RefusalCode.PLAN, "another code")
+        return super().train_round(instruction)
+
+
+@pytest.mark.parametrize(
+    ("answered", "until", "rounds", "said"),
+    [
+        ([], None, 3, "round 1 to 3: too few replies counted; of the last round were set aside: 5 E_PLAN; see "),
+        ([1, 4], None, 7, "round 5 to 7: too few replies counted; of the last round were set aside: 5 E_PLAN; see "),
+        ([], 2, 2, "round 1 to 2: too few replies counted"),
+        ([1], 2, 2, None),
+        ([2, 4, 6, 8], None, 8, None),
+    ],
+)
+def test_a_run_in_which_nothing_counts_fails_before_it_has_used_up_the_plan(
+    answered, until, rounds, said, tmp_path, monkeypatch
+):
+    def merchant(partition: int) -> Refusing:
+        one = Refusing(partition)
+        one.answered = answered
+        return one
+
+    grid = LocalGrid(client_app(merchant), clients=5)
+    monkeypatch.setattr(deployment, "open_grid", lambda settings: nullcontext(grid))
+    work = job(tmp_path / "run")
+    with pytest.raises(RunError, match=said) if said else nullcontext():
+        deployment._run_through_losses(work, None, until_round=until, on_round=lambda record: None)
+    assert len(work.folder.read_events()) == rounds
