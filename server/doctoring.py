@@ -45,7 +45,7 @@ def _health(settings: ServerSettings) -> dict[str, str] | None:
 def _told(health: dict[str, str]) -> Finding:
     if health.get("upstream") == "ok":
         return ok("health", "gateway and SuperLink are up")
-    return failed("health", "SuperLink is down", "it is started again within a minute; else see superlink.log")
+    return failed("health", "SuperLink is down", "it is started again within two minutes; else see superlink.log")
 
 
 def _check_state(settings: ServerSettings) -> list[Finding]:

@@ -31,6 +31,8 @@ STOP_S = 1.5
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
 CALM_S = 60.0  # one that lived this long was well: the delays begin anew
+PROBE_S = 10.0
+SILENT_S = 60.0  # twice as long as anybody waits for its answer
 LOG_BYTES = 5 * 2**20  # of superlink.log and of the one before it
 
 _CHILD = Path(__file__).with_name("superlink_child.py")
@@ -85,11 +87,11 @@ class SuperLink:
         return self._process.pid if self._process else 0
 
     def _watch(self) -> None:
-        """Start it again when it has died, ever more slowly while it does not live."""
+        """Start it again when it has died or fallen silent, ever more slowly while it does not live."""
         waits = _delays()
         born = time.monotonic()
         while not self._stopping.is_set():
-            status = self._process.wait() if self._process else None
+            status = self._ended(self._process) if self._process else None
             if self._stopping.is_set():
                 return
             self._end()
@@ -104,6 +106,18 @@ class SuperLink:
                 log.info("superlink=up pid=%d seconds=%.1f", self.pid, time.monotonic() - born)
                 with suppress(FedrecError):  # it may have died meanwhile, which the next turn sees
                     self._on_start()
+
+    def _ended(self, process: "subprocess.Popen[bytes]") -> int:
+        """Wait until it has ended, which it is made to when it lives and is silent for long; return its status."""
+        heard = time.monotonic()
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(PROBE_S)
+            if self._loopback.is_up():
+                heard = time.monotonic()
+            elif time.monotonic() - heard > SILENT_S:
+                log.warning("superlink=silent seconds=%.0f", time.monotonic() - heard)
+                process.kill()
 
     def _start(self) -> bool:
         """Start it; say whether it answers in time. One that does not is ended."""

@@ -40,6 +40,10 @@ def status_command(
     typer.echo(json.dumps(facts, indent=2) if as_json else _text(facts))
     parts = {"gateway": "the gateway", "superlink": "SuperLink"}
     down = [said for name, said in parts.items() if facts[name] == "down"]
+    if down == ["SuperLink"]:
+        raise RunError(
+            f"{config}: SuperLink down; the server starts it again within two minutes; else see superlink.log"
+        )
     if down:
         raise RunError(f"{config}: {' and '.join(down)} down; start the server with: fedrec server --config {config}")
 

@@ -127,6 +127,19 @@ def test_a_killed_superlink_comes_back_and_so_do_its_node_and_the_run(tmp_path):
 
 
 @slow
+def test_a_superlink_that_lives_and_says_nothing_is_replaced(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "PROBE_S", 0.2)
+    monkeypatch.setattr(module, "SILENT_S", 3.0)
+    with SuperLink(Loopback(tmp_path / "state", free_port())) as link:
+        before = link.pid
+        assert not eventually(lambda: link.pid != before, within_s=4)  # one that answers is left alone
+        os.kill(before, signal.SIGSTOP)
+        assert eventually(lambda: link.pid != before and link._loopback.is_up(), within_s=40)
+    assert not is_alive(before)
+    assert "superlink=silent" in caplog.text
+
+
+@slow
 def test_a_machine_that_can_start_nothing_for_a_moment_does_not_end_the_watch(tmp_path, monkeypatch):
     real, refusals = subprocess.Popen, []
 

@@ -206,6 +206,10 @@ def test_health_fails_while_superlink_is_dead_and_a_second_server_is_refused(ope
         assert second.returncode == 2
         assert second.stderr.endswith(f"error: {state}: another fedrec server uses this state folder; stop it first\n")
         pid = int(log_of(operator).partition("superlink=up pid=")[2].split()[0])
+        os.kill(pid, signal.SIGSTOP)
+        status = operator.fedrec("status")
+        assert status.exit_code == 2
+        assert "SuperLink down; the server starts it again within two minutes" in status.stderr
         os.kill(pid, signal.SIGKILL)
         assert eventually(lambda: httpx.get(health).status_code == 503)
         assert eventually(lambda: httpx.get(health).status_code == 200, within_s=60)
