@@ -29,9 +29,6 @@ from fedrec.signing import SigningKey
 from fedrec.wire import Instruction, Receipt, Refusal, RefusalCode
 from fedrec.workspace import client_histories, ledger_of, policy_of, replies_path
 
-SELF_CHECK_PEOPLE = 4
-SELF_CHECK_EVENTS = 9
-
 
 class Merchant:
     """Everything of one client. What it knows of people leaves through ``train_round`` and ``measure_round`` alone.
@@ -265,17 +262,16 @@ def check_person_gradients(ranker: Ranker, training: LocalTraining) -> None:
     Raises:
         PrivacyError: the loss couples people, or Opacus gets a gradient wrong.
     """
-    rng = np.random.default_rng(0)
-    made_up = [
-        rng.integers(0, ranker.items, SELF_CHECK_EVENTS + person).tolist() for person in range(SELF_CHECK_PEOPLE)
-    ]
-    histories = Histories.from_lists(made_up)
+    rng, full = np.random.default_rng(0), ranker.spec.history + 1
+    # The shortest and the longest window there can be: some decoders turn positions by the longest row of a batch.
+    lengths = (2, 3, (3 + full) // 2, full)
+    histories = Histories.from_lists([rng.integers(0, ranker.items, events).tolist() for events in lengths])
     # A made-up history may repeat an item at once, which mask_last would score minus infinity; real ones were merged.
     unmasked = replace(training, mask_last=False)
     verify_person_gradients(
         ranker,
         lambda rows: step_losses(ranker, histories, rows.numpy(), step=0, training=unmasked),
-        people=SELF_CHECK_PEOPLE,
+        people=len(lengths),
     )
 
 

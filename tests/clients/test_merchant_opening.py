@@ -10,26 +10,31 @@ from torch import nn
 import clients.merchant
 import clients.training
 from clients.merchant import check_person_gradients, load_merchant, local_training
-from clients.training import LocalTraining
+from clients.training import LocalTraining, step_losses
 from fedrec.agreement import FILE, read_agreement
 from fedrec.errors import PrivacyError, RunError
-from fedrec.model.adapters import schema_of
+from fedrec.model.adapters import attach_adapter, schema_of
+from fedrec.model.decoder import small_llama
 from fedrec.model.losses import person_losses
 from fedrec.wire import Update, update_to_record
 from tests.tiny_ranker import (
     KINDS,
     TARGETS,
     adapted,
+    adapter_spec,
     histories,
     instruction,
     learned,
+    nudge,
     private_plan,
     run_folder,
     start_arrays,
+    untrained,
 )
 
 PEOPLE = histories(5, 9, 3, 14)
 FULL = LocalTraining(mask_last=True, negatives=None, seed=0)
+LONG = 40
 
 
 @pytest.fixture
@@ -68,6 +73,36 @@ def test_ranker_that_couples_people_is_refused():
         return sequence - sequence.mean(dim=0), text
 
     ranker.states = centred
+    with pytest.raises(PrivacyError, match="a person's loss changes with the batch"):
+        check_person_gradients(ranker, FULL)
+
+
+@pytest.mark.parametrize(
+    "turning",
+    [
+        {"rope_type": "dynamic", "factor": 8.0},
+        {
+            "rope_type": "longrope",
+            "factor": 4.0,
+            "short_factor": [1.0] * 4,
+            "long_factor": [9.0] * 4,
+            "original_max_position_embeddings": LONG // 2,
+        },
+    ],
+    ids=lambda turning: turning["rope_type"],
+)
+def test_decoder_whose_positions_depend_on_the_longest_window_of_a_batch_is_refused(turning):
+    """With one long window among them everyone's gradient changes: by half, where this was measured."""
+    decoder = small_llama(width=16, layers=2, heads=2, feed_forward=24, history=LONG)
+    decoder |= {"max_position_embeddings": LONG // 2, "rope_parameters": {"rope_theta": 1e4, **turning}}
+    ranker = nudge(untrained(decoder=decoder, history=LONG))
+    attach_adapter(ranker, adapter_spec(), seed=0)
+    people = histories(LONG // 4, LONG)
+    with torch.no_grad():
+        alone, among = (
+            step_losses(ranker.train(), people, np.arange(persons), step=0, training=FULL)[0] for persons in (1, 2)
+        )
+    assert abs(among - alone) > 1e-3  # it is as the name says
     with pytest.raises(PrivacyError, match="a person's loss changes with the batch"):
         check_person_gradients(ranker, FULL)
 
