@@ -16,6 +16,7 @@ Rate = Annotated[float, Field(gt=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Window = Annotated[int, Field(ge=1, le=4_096)]
 
 
 def _different(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -84,8 +85,8 @@ class ModelConfig(_Section):
     layers: Count = Field(2, description="decoder blocks")
     heads: Count = Field(2, description="attention heads")
     feed_forward: Count = Field(128, description="SwiGLU hidden size")
-    history: Count = Field(24, description="events of a history that the decoder reads, the latest")
-    text_window: Count = Field(8, description="events that the text part averages")
+    history: Window = Field(24, description="events of a history that the decoder reads, the latest")
+    text_window: Window = Field(8, description="events that the text part averages")
     text_decay: Rate = Field(0.4, description="weight of an event relative to the next later one")
     text_scale: Positive = Field(10.0, description="initial alpha: logits per unit of cosine")
     full_softmax: Count = Field(20_000, description="largest catalogue whose every item enters the loss")

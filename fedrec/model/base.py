@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fedrec.model.ranker import Ranker, RankerSpec
 
 PANEL = "panel.safetensors"  # public people kept aside, beside the base
 CATALOGUE = "catalogue.sha256"  # digest of the items and texts it was made from, beside the base
+LONGEST_HISTORY = 4096  # events; attention takes memory by its square
 FILES = ("items.safetensors", "ranker.safetensors", "ranker.json")
 
 
@@ -34,6 +36,7 @@ def load_base(folder: Path) -> Ranker:
     """
     try:
         spec = RankerSpec(**json.loads((folder / "ranker.json").read_text(encoding="utf-8")))
+        _check(spec)
         ranker = Ranker(load_file(folder / "items.safetensors")["vectors"], spec)
         ranker.load_state_dict(load_file(folder / "ranker.safetensors"))
     except OSError as error:
@@ -43,6 +46,16 @@ def load_base(folder: Path) -> Ranker:
     except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:  # RecursionError among them
         raise RunError(f"{folder}: not a usable base: {str(error).splitlines()[0]}") from None
     return ranker
+
+
+def _check(spec: RankerSpec) -> None:
+    """Refuse, as ``ValueError``, what no settings give: a base may come from somebody else."""
+    for name in ("history", "text_window"):
+        if type(value := getattr(spec, name)) is not int or not 1 <= value <= LONGEST_HISTORY:
+            raise ValueError(f"{name}: expected a whole number from 1 to {LONGEST_HISTORY}")
+    for name in ("text_decay", "text_scale", "dropout"):
+        if not isinstance(value := getattr(spec, name), int | float) or not math.isfinite(value):
+            raise ValueError(f"{name}: expected a finite number")
 
 
 def base_digest(folder: Path) -> str:

@@ -3,10 +3,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from fedrec.config import Config
 from fedrec.errors import RunError
-from fedrec.model.base import FILES, base_digest, load_base, new_ranker, save_base
+from fedrec.model.base import FILES, LONGEST_HISTORY, base_digest, load_base, new_ranker, save_base
 from tests.tiny_ranker import HISTORY, ITEMS, learned, ranker_spec, scores, vectors
 
 HISTORIES = torch.randint(0, ITEMS, (3, HISTORY), generator=torch.Generator().manual_seed(0))
@@ -62,6 +64,31 @@ def test_settings_that_no_ranker_has_are_refused(folder, change):
     path.write_text(json.dumps({name: value for name, value in values.items() if name != "history" or value}))
     with pytest.raises(RunError, match="not a usable base"):
         load_base(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"history": 0}, "history: expected a whole number from 1 to 4096"),
+        ({"history": 10**9}, "history: expected a whole number from 1 to 4096"),
+        ({"history": 6.0}, "history: expected a whole number from 1 to 4096"),
+        ({"text_window": -1}, "text_window: expected a whole number from 1 to 4096"),
+        ({"text_decay": float("nan")}, "text_decay: expected a finite number"),
+        ({"dropout": "0"}, "dropout: expected a finite number"),
+    ],
+)
+def test_number_that_no_ranker_has_is_refused(folder, change, expected):
+    path = folder / "ranker.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(RunError, match=f"not a usable base: {expected}"):
+        load_base(folder)
+
+
+@pytest.mark.parametrize("name", ["history", "text_window"])
+def test_settings_and_bases_have_the_same_longest_window(name):
+    assert getattr(Config.model_validate({"model": {name: LONGEST_HISTORY}}).model, name) == LONGEST_HISTORY
+    with pytest.raises(ValidationError, match=f"less than or equal to {LONGEST_HISTORY}"):
+        Config.model_validate({"model": {name: LONGEST_HISTORY + 1}})
 
 
 def test_files_of_two_bases_are_refused(folder):

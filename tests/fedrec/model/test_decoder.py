@@ -63,6 +63,12 @@ def test_configuration_that_names_code_is_refused_and_nobody_is_asked_whether_to
     assert not asked
 
 
+def test_configuration_that_cannot_run_is_refused_in_one_line():
+    values = {"model_type": "codegen", "hidden_size": 16, "n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 1}
+    with pytest.raises(ConfigError, match=r"^decoder 'codegen': cannot be fed by inputs_embeds alone: .+$"):
+        build_decoder(values)
+
+
 @pytest.mark.parametrize("wrong", [{"dtype": "load"}, {"hidden_act": "none"}, {"rope_parameters": 5}])
 def test_configuration_that_means_nothing_is_refused_in_one_line(wrong):
     values = small_llama(width=16, layers=1, heads=2, feed_forward=8, history=4)
