@@ -11,7 +11,6 @@ from fedrec.code import code_digest
 from fedrec.doctor import Check, Finding, check_keys, failed, ok, warning
 from fedrec.errors import PrivacyError
 from fedrec.invitation import read_invitation, split_address
-from fedrec.keyfiles import TLS_CRT
 from fedrec.privacy.accounting import round_up
 from fedrec.privacy.ledger import Ledger, State
 from fedrec.privacy.plan import RELATION, UNIT
@@ -26,11 +25,7 @@ def client_checks(settings: ClientSettings, *, now: datetime) -> dict[str, Check
     def reach() -> list[Finding]:
         invitation = read_invitation(settings.federation)
         host, port = split_address(invitation.terms.address)
-        try:
-            tls = tls_of(link_of(settings, invitation))
-        except OSError as error:  # SSLError is one
-            mend = "have tls.csr signed again"
-            return [failed("certificate", f"{settings.keys / TLS_CRT}: unusable: {error.strerror}", mend)]
+        tls = tls_of(link_of(settings, invitation))
         if tls is None:
             return [failed("server", "plain HTTP", "join again: nothing would protect what is sent")]
         return check_reach(host, port, tls=tls, now=now)

@@ -14,7 +14,7 @@ from fedrec.data.rules import RuleCount
 from fedrec.drafts import whole_folder
 from fedrec.errors import ConfigError, DataError, PrivacyError
 from fedrec.invitation import copy_invitation, read_invitation
-from fedrec.keyfiles import make_client
+from fedrec.keyfiles import make_client, read_certificate
 from fedrec.privacy.ledger import Ledger
 from fedrec.privacy.policy import Policy, write_policy
 
@@ -88,6 +88,7 @@ def join(
         )
     with whole_folder(out) as draft:
         copy = copy_invitation(offered, draft / "federation")
+        read_certificate(copy.authority)
         agreement = copy.agreement()
         _check(agreement, wishes)
         make_client(draft / "keys", name, with_request=certificate_request)
@@ -106,7 +107,8 @@ def join(
             write_policy(policy, settings.policy)
         Ledger.create(settings.ledger_files, dataset=dataset, policy=policy)
         settings.replies.mkdir(mode=0o700)
-        own = open_own(settings)  # what refuses to start later refuses here
+        # What refuses to start later refuses here; of the events by the name that was given.
+        own = open_own(settings.model_copy(update={"events": events}))
         return Joined(agreement, policy, offered.fingerprint, own.rules, own.people)
 
 

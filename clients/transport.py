@@ -8,6 +8,8 @@ from pathlib import Path
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fedrec.errors import ConfigError
+
 MAX_ANSWER_BYTES = 16 * 2**20  # Flower cuts what it sends into parts of 5 MiB
 
 
@@ -36,14 +38,25 @@ def url_of(link: Link) -> str:
 
 
 def tls_of(link: Link) -> ssl.SSLContext | None:
-    """Trust the link's authority and no other; None for plain HTTP."""
+    """Trust the link's authority and no other; None for plain HTTP.
+
+    Raises:
+        ConfigError: one of the certificates is none, or not that of its key.
+    """
     if link.root_certificates is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(cadata=link.root_certificates.decode("ascii"))
+    try:
+        context.load_verify_locations(cadata=link.root_certificates.decode("ascii"))
+    except (ValueError, ssl.SSLError):
+        raise ConfigError("ca.crt: expected a certificate (PEM); ask the operator for a whole invitation") from None
     if link.certificate:
-        context.load_cert_chain(*link.certificate)
+        try:
+            context.load_cert_chain(*link.certificate)
+        except (ValueError, OSError):  # SSLError is one
+            crt, key = link.certificate
+            raise ConfigError(f"{crt}: not a certificate for {key.name}; have tls.csr signed again") from None
     return context
 
 

@@ -1,17 +1,24 @@
 """A merchant's doctor finds what would stop the client, before it is started; on a real merchant's folder."""
 
+import hashlib
 import re
 import shutil
 import ssl
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from clients.app import build_app
 from clients.doctoring import client_checks
+from clients.joining import Wishes, join
+from clients.resident import link_of, stay
 from clients.settings import load_client_settings
 from fedrec.agreement import read_agreement
 from fedrec.doctor import Finding, examine
+from fedrec.errors import ConfigError
+from fedrec.invitation import read_invitation
 from fedrec.privacy.ledger import Ledger
 from fedrec.privacy.policy import load_policy, write_policy
 from tests.fleet_server import Fleet, served
@@ -150,6 +157,55 @@ def test_what_was_spoiled_is_found_and_the_rest_is_still_looked_at(shop, spoil, 
     assert said in checks[check].said
     assert checks[check].mend
     assert {"keys", "invitation", "events", "policy", "ledger"} <= checks.keys()
+
+
+def _with_certificate(text):
+    def write(shop):
+        for name in ("tls.key", "tls.crt"):
+            (shop / "keys" / name).write_text(text)
+
+    return write
+
+
+def _with_authority(content):
+    """As an operator may have sent it, whole by its own digests."""
+
+    def write(shop):
+        crt, terms = shop / "federation" / "ca.crt", shop / "federation" / "invitation.toml"
+        before = hashlib.sha256(crt.read_bytes()).hexdigest()
+        crt.write_bytes(content)
+        terms.write_text(terms.read_text().replace(before, hashlib.sha256(content).hexdigest()))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_with_certificate("none"), r"keys/tls\.crt: not a certificate for tls\.key; have tls\.csr signed again"),
+        (_with_authority(b""), "ca.crt: expected a certificate .*; ask the operator for a whole invitation"),
+        (_with_authority(b"none"), "ca.crt: expected a certificate .*; ask the operator for a whole invitation"),
+        (_with_authority(b"\xff"), "ca.crt: expected a certificate .*; ask the operator for a whole invitation"),
+    ],
+)
+def test_certificate_that_is_none_stops_doctor_client_and_join_with_a_line(shop, spoil, said, tmp_path):
+    spoil(shop)
+    one = found(shop)["server"]
+    assert re.search(f"{said}$", f"{one.said}; {one.mend}")
+    settings = load_client_settings(shop / "client.toml")
+    invitation = read_invitation(settings.federation)
+    with pytest.raises(ConfigError, match=said):
+        stay(build_app(lambda _: None), link_of(settings, invitation), stop=threading.Event())
+    if "ca.crt" in said:
+        with pytest.raises(ConfigError, match=r"ca\.crt: expected a certificate"):
+            join(
+                invitation.folder,
+                tmp_path / "other",
+                name="other",
+                events=settings.events,
+                columns={},
+                wishes=Wishes(1),
+            )
 
 
 def test_federation_without_privacy_is_a_warning_wherever_one_looks(tmp_path):
