@@ -25,8 +25,8 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 simulate: $(VENV)/.installed ## fifty merchants train one private ranker on real purchases; two to four minutes
 	$(BIN)/fedrec simulate --clients 50
 
-test: $(VENV)/.installed-dev ## every test that is not slow
-	$(BIN)/python -m pytest -m "not slow"
+test: $(VENV)/.installed-dev ## every test that is not slow, two at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-dev ## all tests
 	$(BIN)/python -m pytest

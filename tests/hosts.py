@@ -17,16 +17,14 @@ taken = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # 3: 
 taken.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**26)
 taken.bind((sys.argv[1], 0))
 over = []
-signal.signal(signal.SIGTERM, lambda *_: over.append(True))
+signal.signal(signal.SIGTERM, lambda *_: over.append(time.time() + 1))  # one second for what is on its way
 with open(sys.argv[2], "wb") as file:
     file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 2**18, 1))  # pcap, Ethernet
     print("ready", flush=True)
-    while True:
+    while not over or time.time() < over[0]:
         if select.select([taken], [], [], 0.1)[0]:
             frame, now = taken.recv(2**18), time.time()
             file.write(struct.pack("<IIII", int(now), int(now % 1 * 1e6), len(frame), len(frame)) + frame)
-        elif over:
-            break
 """
 
 

@@ -129,7 +129,7 @@ def test_the_fingerprint_that_was_told_must_be_the_invitations(merchant: Bench) 
         (("--min-people", 13), 3, "error: policy min_people: fewer people here, allowed >= 13"),
         (("--map", "user_id=Kunde"), 2, "mine.csv: no column 'Kunde' for the field 'user_id'"),
         (("--map", "user_id"), 2, "--map user_id: expected FIELD=COLUMN"),
-        (("--data", "gone.csv"), 2, "error: gone.csv: cannot be read: No such file or directory"),
+        (("--data", "gone.csv"), 2, "error: gone.csv: no such file; --data expects your events, CSV or Parquet"),
         (("--name", "shop seven"), 2, "name='shop seven': expected 1 to 64 letters"),
     ],
 )
