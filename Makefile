@@ -32,7 +32,7 @@ test-slow: $(VENV)/.installed-dev ## all tests
 	$(BIN)/python -m pytest
 
 coverage: $(VENV)/.installed-dev ## the bar for what others trust: their own tests must cover 95 % of it
-	$(BIN)/python -m pytest --quiet -m "not slow" tests/fedrec/privacy tests/fedrec/test_wire.py \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -n 2 --dist loadfile -m "not slow" tests/fedrec/privacy tests/fedrec/test_wire.py \
 	    tests/fedrec/test_wire_arrays.py --cov=fedrec.privacy --cov=fedrec.wire --cov=fedrec.wire_arrays --cov-fail-under=95
 
 check: $(VENV)/.installed-dev ## lint, format, types and the import rules: what CI runs beside the tests

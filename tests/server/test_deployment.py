@@ -64,9 +64,10 @@ def test_a_round_between_machines_always_ends_and_is_asked_again_when_it_was_cut
     state = ServerSettings(keys=operator.keys, state=tmp_path / "state")
     with RunFolder.open_for_resume(operator.run) as folder:
         job = deployment._job(folder, state)
-    assert (job.timeout_s, job.retries, job.heads) == (waits_s, RETRIES, tmp_path / "state" / "heads.json")
-    assert job.roster is not None
-    assert job.roster() == {}
+    assert (job.conduct.timeout_s, job.conduct.retries) == (waits_s, RETRIES)
+    assert job.heads == tmp_path / "state" / "heads.json"
+    assert job.conduct.roster is not None
+    assert job.conduct.roster() == {}
 
 
 def test_a_run_is_given_up_after_losses_without_a_round_between_them(tmp_path, monkeypatch):
