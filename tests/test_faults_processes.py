@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +128,7 @@ def _rounds(made: Federation) -> None:
     settings = {"partition": {"clients": len(ACCIDENTS)}, "federation": {"rounds": ROUNDS, "min_replies": 0.1}}
     with RunFolder.open_for_resume(made.run) as opened:
         job = job_of_run(opened, Config.model_validate(settings))
-        job = type(job)(**{**vars(job), "timeout_s": DEADLINE_S, "roster": lambda: made.roster})
+        job = replace(job, conduct=replace(job.conduct, timeout_s=DEADLINE_S, roster=lambda: made.roster))
         with open_grid(made.site.settings) as grid:
             assert eventually(lambda: set(made.nodes) <= set(grid.get_node_ids()), within_s=200)
             run_job(grid, job, on_round=made.mend)
