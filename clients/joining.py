@@ -13,7 +13,7 @@ from fedrec.code import code_digest
 from fedrec.data.rules import RuleCount
 from fedrec.drafts import whole_folder
 from fedrec.errors import ConfigError, DataError, PrivacyError
-from fedrec.invitation import copy_invitation, read_invitation
+from fedrec.invitation import Invitation, copy_invitation, read_invitation
 from fedrec.keyfiles import make_client, read_certificate
 from fedrec.privacy.ledger import Ledger
 from fedrec.privacy.policy import Policy, write_policy
@@ -81,11 +81,7 @@ def join(
     """
     if not events.is_file():
         raise DataError(f"{events}: no such file; --data expects your events, CSV or Parquet")
-    offered = read_invitation(invitation)
-    if wishes.fingerprint is not None and wishes.fingerprint.lower() != offered.fingerprint:
-        raise ConfigError(
-            f"{invitation}: its fingerprint is {offered.fingerprint}, not the one given; it is not this operator's"
-        )
+    offered = _offered(invitation, wishes)
     with whole_folder(out) as draft:
         copy = copy_invitation(offered, draft / "federation")
         read_certificate(copy.authority)
@@ -107,9 +103,17 @@ def join(
             write_policy(policy, settings.policy)
         Ledger.create(settings.ledger_files, dataset=dataset, policy=policy)
         settings.replies.mkdir(mode=0o700)
-        # What refuses to start later refuses here; of the events by the name that was given.
-        own = open_own(settings.model_copy(update={"events": events}))
+        own = open_own(settings)  # what refuses to start later refuses here
         return Joined(agreement, policy, offered.fingerprint, own.rules, own.people)
+
+
+def _offered(path: Path, wishes: Wishes) -> Invitation:
+    offered = read_invitation(path)
+    if wishes.fingerprint is not None and wishes.fingerprint.lower() != offered.fingerprint:
+        raise ConfigError(
+            f"{path}: its fingerprint is {offered.fingerprint}, not the one given; it is not this operator's"
+        )
+    return offered
 
 
 def _check(agreement: Agreement, wishes: Wishes) -> None:

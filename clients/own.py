@@ -44,11 +44,6 @@ class Own:
     people: int
 
 
-def own_merchant(settings: ClientSettings) -> Merchant:
-    """Open a merchant from its own files; errors as ``open_own``."""
-    return open_own(settings).merchant
-
-
 def open_own(settings: ClientSettings) -> Own:
     """Read everything, load the model, try it on made-up people, and ask the policy.
 

@@ -120,14 +120,6 @@ class RunFolder:
     def summary(self) -> Path:
         return self.path / "summary.json"
 
-    @property
-    def report_html(self) -> Path:
-        return self.path / "report.html"
-
-    @property
-    def report_json(self) -> Path:
-        return self.path / "report.json"
-
     def append_event(self, event: Mapping[str, Any]) -> None:
         """Add one line to ``events.jsonl``, on disk when this returns.
 

@@ -17,7 +17,7 @@ KILLER = """
 import os, shutil, signal, sys, time
 from pathlib import Path
 from clients.joining import Wishes, join
-from clients.own import own_merchant
+from clients.own import open_own
 from clients.settings import load_client_settings
 
 invitation, events, out = map(Path, sys.argv[1:4])
@@ -49,7 +49,7 @@ for kill in range(kills):
     if out.exists():
         opener = os.fork()
         if not opener:
-            own_merchant(load_client_settings(out / "client.toml"))
+            open_own(load_client_settings(out / "client.toml")).merchant
             os._exit(0)
         assert os.waitpid(opener, 0)[1] == 0
 shutil.rmtree(out, ignore_errors=True)

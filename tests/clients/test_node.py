@@ -7,11 +7,13 @@ import threading
 import pytest
 from flwr.app import Array, Context, Message
 from flwr.clientapp import ClientApp
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
 from flwr.proto.fleet_pb2 import PullMessagesResponse, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatResponse
-from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 
+import clients.link
 from clients.link import LONGEST_DELAY_S, MAX_OBJECTS, delays
 from clients.node import answer, run_node
 from clients.transport import MAX_ANSWER_BYTES
@@ -221,3 +223,18 @@ def test_waits_double_up_to_a_minute_less_at_most_half() -> None:
     waits = delays()
     for longest in [1, 2, 4, 8, 16, 32, *[LONGEST_DELAY_S] * 3]:
         assert longest / 2 <= next(waits) <= longest
+
+
+def test_message_whose_parts_never_come_is_given_up_before_the_node_is_missed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert clients.link.LONGEST_UPLOAD_S < HEARTBEAT_DEFAULT_INTERVAL
+    fleet = Fleet()
+    fleet.offer(message_to(NODE))
+    absent = PullObjectResponse(object_found=True, object_available=False).SerializeToString()
+    fleet.answers["pull-object"] = lambda body: absent
+    monkeypatch.setattr(clients.link, "LONGEST_UPLOAD_S", 0.3)
+    with served(fleet) as link, caplog.at_level(logging.WARNING):
+        run_node(client_app(), link, stop=StopAfter(1), node_config={"partition-id": 2})
+    assert caplog.messages == ["ignored message: a part of it is not there"]
+    assert "push-messages" not in fleet.asked

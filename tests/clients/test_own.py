@@ -9,7 +9,7 @@ import pytest
 
 from clients.app import build_app
 from clients.merchant import Merchant
-from clients.own import open_own, own_merchant
+from clients.own import open_own
 from clients.replies import ReplyCache
 from clients.settings import ClientSettings, load_client_settings
 from fedrec.agreement import agreed_ranker
@@ -60,7 +60,7 @@ def test_it_trains_on_the_people_of_the_file_exactly_as_a_simulated_merchant_wou
     operator = Operator(tmp_path, open_plan())  # no noise, everyone takes part: the same people give the same bits
     events = write_events(tmp_path / "events.csv")
     joined(operator, tmp_path / "shop", events=events, allow_not_private=True)
-    own = own_merchant(settings_of(tmp_path / "shop"))
+    own = open_own(settings_of(tmp_path / "shop")).merchant
     agreed = operator.agreement
     simulated = Merchant(
         agreed,
@@ -184,23 +184,23 @@ def spoiled_authority(shop: Path) -> None:
 def test_it_does_not_start_when(spoil, kind: type[FedrecError], message: str, shop: Path) -> None:
     spoil(shop)
     with pytest.raises(kind, match=message):
-        own_merchant(settings_of(shop))
+        open_own(settings_of(shop))
 
 
 def test_another_data_set_has_no_part_in_this_ledger(shop: Path) -> None:
     settings = settings_of(shop)
     with pytest.raises(PrivacyError, match="belongs to another data set"):
-        own_merchant(changed(shop, settings.dataset, "0" * 64))
+        open_own(changed(shop, settings.dataset, "0" * 64))
 
 
 def test_privacy_cannot_be_switched_off_in_client_toml(shop: Path) -> None:
     with pytest.raises(PrivacyError, match="not_private = true, and the agreed plan is private; join again"):
-        own_merchant(changed(shop, "not_private = false", "not_private = true"))
+        open_own(changed(shop, "not_private = false", "not_private = true"))
 
 
 def test_a_plan_without_privacy_needs_the_owners_word(tmp_path: Path) -> None:
     operator = Operator(tmp_path, open_plan())
     joined(operator, tmp_path / "shop", events=write_events(tmp_path / "events.csv"), allow_not_private=True)
-    assert own_merchant(settings_of(tmp_path / "shop"))
+    assert open_own(settings_of(tmp_path / "shop")).merchant
     with pytest.raises(PrivacyError, match="not_private = false, and the agreed plan is NOT PRIVATE; join again"):
-        own_merchant(changed(tmp_path / "shop", "not_private = true", "not_private = false"))
+        open_own(changed(tmp_path / "shop", "not_private = true", "not_private = false"))

@@ -24,16 +24,12 @@ def test_new_folder_has_a_place_for_everything(tmp_path: Path) -> None:
             folder.config,
             folder.events,
             folder.adapter,
-            folder.report_html,
-            folder.report_json,
             folder.summary,
         )
         assert [path.name for path in files] == [
             "config.toml",
             "events.jsonl",
             "adapter.safetensors",
-            "report.html",
-            "report.json",
             "summary.json",
         ]
         assert all(path.parent == folder.path for path in files)
