@@ -140,4 +140,5 @@ def _policy_of(agreement: Agreement) -> Policy | None:
         code=code_digest(),
         server_key=agreement.server_key,
         metrics=METRICS if agreement.plan.metric_releases else (),
+        trust=agreement.plan.trust,
     )

@@ -18,6 +18,7 @@ from fedrec.invitation import Invitation, read_invitation
 from fedrec.keyfiles import REPLY_KEY
 from fedrec.privacy.ledger import Ledger
 from fedrec.privacy.policy import Policy, load_policy
+from fedrec.privacy.trust import require_local
 from fedrec.signing import SigningKey
 
 
@@ -50,10 +51,12 @@ def open_own(settings: ClientSettings) -> Own:
     Raises:
         DataError: the events cannot be used.
         ConfigError, RunError: the invitation is not whole, or the key for replies is missing.
-        PrivacyError: the policy or the ledger is missing or damaged, or the policy does not allow this federation.
+        PrivacyError: the policy or the ledger is missing or damaged, or the policy does not allow this federation,
+            or its trust is not local.
     """
     invitation = read_invitation(settings.federation)
     agreement, ranker = invitation.agreement(), resident(settings.federation.resolve())[1]
+    require_local(agreement.plan.trust)
     policy = _policy(settings, agreement)
     ledger = Ledger.open(settings.ledger_files, dataset=settings.dataset, policy=policy)
     histories, rules = read_people(

@@ -7,26 +7,27 @@ from typing import Any
 
 from fedrec.agreement import Agreement
 from fedrec.config import Config
-from fedrec.errors import ConfigError, PrivacyError
+from fedrec.errors import ConfigError
 from fedrec.model.adapters import AdapterSpec
 from fedrec.privacy.plan import PrivacyPlan
+from fedrec.privacy.trust import DISTRIBUTED, LOCAL, require_local
 
 
-def make_plan(config: Config, *, people_per_client: int) -> PrivacyPlan:
+def make_plan(config: Config, *, people_per_client: int, is_simulated: bool = False) -> PrivacyPlan:
     """Build the privacy plan of a run from its settings.
 
     Args:
         people_per_client: public nominal size of a client, where the settings name no ``expected_people``.
+        is_simulated: all clients are pretended ones in a place of ours; any other run has local trust alone.
 
     Raises:
         PrivacyError: the settings admit no plan.
-        ConfigError: metrics are asked for, but no round releases any.
+        ConfigError: metrics are asked for, but no round releases any; or a setting does not go with the trust model.
     """
     settings = config.privacy
-    if settings.trust != "local":
-        raise PrivacyError(
-            f"privacy.trust={settings.trust}: needs a secure sum or a trusted server, and there is neither; use local"
-        )
+    if not is_simulated:
+        require_local(settings.trust)
+    _check_trust(config)
     public: dict[str, Any] = {
         "sampling_rate": settings.sampling_rate,
         "rounds": config.federation.rounds,
@@ -41,7 +42,14 @@ def make_plan(config: Config, *, people_per_client: int) -> PrivacyPlan:
     if not settings.enabled:
         return PrivacyPlan.without_privacy(**public)
     noise = settings.metric_noise_multiplier if settings.metrics else None
-    return PrivacyPlan.calibrate(settings.epsilon, settings.delta, **public, metric_noise_multiplier=noise)
+    return PrivacyPlan.calibrate(
+        settings.epsilon,
+        settings.delta,
+        **public,
+        metric_noise_multiplier=noise,
+        trust=settings.trust,
+        noise_sharers=config.clients_per_round if settings.trust == DISTRIBUTED else 1,
+    )
 
 
 def make_agreement(
@@ -76,6 +84,30 @@ def adapter_spec(config: Config) -> AdapterSpec:
     return AdapterSpec(
         kind=adapter.kind, rank=adapter.rank, targets=adapter.targets, norms=adapter.norms, gains=adapter.gains
     )
+
+
+def _check_trust(config: Config) -> None:
+    """Refuse what does not go with noise on the sum: the plain sum of one step of everybody who was asked, no less."""
+    privacy, federation = config.privacy, config.federation
+    if privacy.trust == LOCAL:
+        return
+    shares = privacy.trust == DISTRIBUTED
+    plain = "only the plain sum carries the noise"
+    refused = {
+        "privacy.enabled to true": (not privacy.enabled, "without noise there is nobody to trust with it"),
+        "privacy.metrics to none": (bool(privacy.metrics), "a client's metrics leave alone, not in a sum"),
+        "federation.aggregation to mean": (federation.aggregation != "mean", plain),
+        "federation.weights to uniform": (federation.weights != "uniform", plain),
+        "federation.local_steps to 1": (
+            federation.local_steps > 1,
+            "a second step would start without the sum's noise",
+        ),
+        "federation.over_selection to 1": (federation.over_selection > 1, "the sum is of everybody who was asked"),
+        "federation.min_replies to 1": (shares and config.min_replies < 1, "fewer replies carry less than the noise"),
+    }
+    for mend, (is_refused, why) in refused.items():
+        if is_refused:
+            raise ConfigError(f"privacy.trust={privacy.trust}: {why}; set {mend}, or use trust=local")
 
 
 def _metric_releases(config: Config) -> int:

@@ -159,7 +159,9 @@ class PrivacyConfig(_Section):
         5.0, description="noise of each release of metrics, in units of what one person can move it"
     )
     trust: Literal["local", "distributed", "central"] = Field(
-        "local", description="local: each client's own noise carries the guarantee; the others are refused so far"
+        "local",
+        description="who adds the noise: local: each client all of it; distributed: clients share it, central: the "
+        "server, both in simulations only",
     )
 
     @model_validator(mode="after")
@@ -195,7 +197,11 @@ class FederationConfig(_Section):
     server_learning_rate: Positive = Field(1.5e-2, description="Adam step size on the mean update")
     warmup_rounds: Annotated[int, Field(ge=0)] = Field(3, description="rounds over which the step size grows")
     ema: Fraction = Field(0.9, description="decay of the averaged adapter that is published")
-    min_replies: Rate = Field(0.5, description="share of clients_per_round that must count, or the round is void")
+    min_replies: Rate | None = Field(
+        None,
+        description="share of clients_per_round that must count, or the round is void; when absent .5, and 1 when the "
+        "noise is shared",
+    )
     engine: Literal["local", "ray"] = Field(
         "local", description="local: in this process; ray: Flower's simulation runtime"
     )
@@ -216,6 +222,18 @@ class Config(_Section):
     federation: FederationConfig = FederationConfig()
     compare: bool = Field(False, description="also train without privacy and on pooled data, as references")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="partition, base and who is asked; never noise")
+
+    @property
+    def clients_per_round(self) -> int:
+        """Replies that complete a round."""
+        return self.federation.clients_per_round or self.partition.clients
+
+    @property
+    def min_replies(self) -> float:
+        """Share of ``clients_per_round`` that must count: where nothing is set, all of those that share the noise."""
+        if self.federation.min_replies is not None:
+            return self.federation.min_replies
+        return 1.0 if self.privacy.trust == "distributed" else 0.5
 
 
 def parse_config(values: dict, *, source: str) -> Config:

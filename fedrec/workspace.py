@@ -115,6 +115,7 @@ def open_budgets(run: Path, agreement: Agreement, *, clients: int) -> None:
             code=code_digest(),
             server_key=agreement.server_key,
             metrics=agreement.metrics,
+            trust=agreement.plan.trust,
         )
         write_policy(policy, _policy_path(run))
     for partition in range(clients):

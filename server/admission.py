@@ -9,6 +9,7 @@ import numpy as np
 from flwr.app import Message, RecordDict
 
 from fedrec.errors import ConfigError, WireError
+from fedrec.privacy.trust import LOCAL
 from fedrec.schema import AdapterSchema, Arrays
 from fedrec.signed import is_reply_signed_by
 from fedrec.wire import Instruction, Update, refusal_from_error, update_from_record
@@ -29,6 +30,8 @@ class PlanNumbers(Protocol):
     def clip_norm(self) -> float: ...
     @property
     def noise_multiplier(self) -> float: ...
+    @property
+    def trust(self) -> str: ...
     @property
     def sampling_rate(self) -> float: ...
     @property
@@ -62,7 +65,10 @@ class Quarantined:
 
 
 def norm_bounds(plan: PlanNumbers, parameters: int) -> NormBounds:
-    """Bound the norm of an honest client's update from public numbers alone.
+    """Bound the norm of an honest client's update from public numbers alone, under local trust.
+
+    Under another trust there are no bounds: which replies count is published, and the guarantee is of the sum alone,
+    so nothing may follow from the norm of a single update. A secure sum would not show it either.
 
     One local step is ``(sum of clipped + sigma C N) / n`` with N standard normal in P dimensions, n the normaliser,
     and an update is the sum of S such steps.
@@ -87,6 +93,8 @@ def norm_bounds(plan: PlanNumbers, parameters: int) -> NormBounds:
     """
     if parameters < 1 or plan.normaliser <= 0:
         raise ConfigError(f"parameters={parameters}, normaliser={plan.normaliser}: expected both > 0")
+    if plan.trust != LOCAL:
+        return NormBounds(0.0, math.inf)
     one_step = plan.noise_multiplier * plan.clip_norm / plan.normaliser
     signal = plan.local_steps * CROWD * plan.clip_norm / plan.sampling_rate
     spread = math.sqrt(parameters * TAIL)

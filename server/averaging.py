@@ -1,6 +1,7 @@
 """From the updates that were admitted to the one that moves the adapter.
 
-Whatever is chosen here is post-processing of updates that are private already: it costs no privacy.
+Under local trust whatever is chosen here is post-processing of updates that are private already: it costs no privacy.
+Under the others the plain sum is what is private.
 """
 
 import math
@@ -10,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from fedrec.errors import ConfigError
+from fedrec.privacy.trust import server_noise
 
 
 class Sum(Protocol):
@@ -25,8 +27,9 @@ class Sum(Protocol):
 class RunningMean:
     """The mean, weighted or not; one reply at a time is in memory, however many there are."""
 
-    def __init__(self, parameters: int, *, weighted: bool = False) -> None:
-        self._total = np.zeros(parameters)
+    def __init__(self, parameters: int, *, weighted: bool = False, noise: np.ndarray | None = None) -> None:
+        """``noise``, (P,), belongs to the sum from its start, so that there is none without it."""
+        self._total = np.zeros(parameters) if noise is None else noise.copy()
         self._weight = 0.0
         self._weighted = weighted
 
@@ -70,14 +73,16 @@ class Averaging:
     Attributes:
         trim: share of the replies that is cut at each end of each coordinate, in (0, 0.5); None for the mean of all.
         weighted: by the public weights that clients were enrolled with, and not all alike.
+        noise_std: of the noise on the sum under central trust, in units of an update; 0 where clients bring their own.
 
     Raises:
-        ConfigError: both at once: what share of the weight a liar may hold would no longer follow from the number of
-            liars.
+        ConfigError: trimmed and weighted: what share of the weight a liar may hold would no longer follow from the
+            number of liars; or noise on anything but the plain sum.
     """
 
     trim: float | None = None
     weighted: bool = False
+    noise_std: float = 0.0
 
     def __post_init__(self) -> None:
         if self.trim is not None and not 0 < self.trim < 0.5:
@@ -85,6 +90,15 @@ class Averaging:
         if self.trim is not None and self.weighted:
             raise ConfigError("a trimmed mean has no weights; set federation.weights = uniform, or aggregation = mean")
 
+        if self.noise_std and (self.trim is not None or self.weighted):
+            raise ConfigError("noise belongs on the plain sum; set federation.weights = uniform, aggregation = mean")
+
     def start(self, parameters: int) -> Sum:
-        """Return an empty sum of vectors (P,)."""
-        return RunningMean(parameters, weighted=self.weighted) if self.trim is None else TrimmedMean(self.trim)
+        """Return the sum of no vectors (P,), with the round's noise in it where the server adds it.
+
+        A round that a crash cut short begins again here and draws fresh noise. The sum with the earlier noise went
+        with the process: only what a checkpoint holds is ever published, and a checkpoint's round is not run again.
+        """
+        if self.trim is not None:
+            return TrimmedMean(self.trim)
+        return RunningMean(parameters, weighted=self.weighted, noise=server_noise(self.noise_std, parameters))

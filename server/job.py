@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 from fedrec.config import Config, load_config
 from fedrec.errors import BudgetSpentError, ConfigError, RunError
 from fedrec.privacy.measures import metric_noise_std
+from fedrec.privacy.trust import require_local
 from fedrec.runfolder import RunFolder, server_key_path, write_arrays
 from fedrec.schema import AdapterSchema, Arrays, flatten, parameters_of, unflatten
 from fedrec.signing import SigningKey
@@ -131,12 +132,12 @@ def job_of_run(
         folder: open, with ``agreement.json`` and ``base/``.
         config: the run's settings.
         key: file of the server's signing key; the run's own, as in a simulation, when None.
-        roster: as of ``Conduct``.
+        roster: as of ``Conduct``; with one the clients are real, and the plan's trust must be local.
         heads: as of ``Job``.
 
     Raises:
         RunError: the folder is not prepared, or damaged, or its server's key is not the agreed one.
-        PrivacyError: the agreed plan's noise does not give its epsilon.
+        PrivacyError: the agreed plan's noise does not give its epsilon, or needs a sum that nothing here can form.
         ConfigError: more clients a round than there are, or settings of the mean that do not go together.
     """
     # torch comes with these: only where an adapter is built and measured
@@ -146,6 +147,8 @@ def job_of_run(
 
     agreement = read_agreement(folder.path)
     plan, ranker = agreement.plan, agreed_ranker(agreement, folder.path)
+    if roster is not None:
+        require_local(plan.trust)
     return Job(
         federation=_federation(agreement, config, schema_of(ranker)),
         initial=adapter_arrays(ranker),
@@ -172,9 +175,9 @@ def _federation(agreement: "Agreement", config: Config, schema: AdapterSchema) -
         schema=schema,
         bounds=norm_bounds(agreement.plan, parameters_of(schema)),
         clients=clients,
-        clients_per_round=settings.clients_per_round or clients,
+        clients_per_round=config.clients_per_round,
         rounds=settings.rounds,
-        min_replies=settings.min_replies,
+        min_replies=config.min_replies,
         learning_rate=settings.server_learning_rate,
         warmup_rounds=settings.warmup_rounds,
         ema=settings.ema,
@@ -183,8 +186,10 @@ def _federation(agreement: "Agreement", config: Config, schema: AdapterSchema) -
         averaging=Averaging(
             trim=settings.trim if settings.aggregation == "trimmed-mean" else None,
             weighted=settings.weights == "registered",
+            noise_std=agreement.plan.server_noise_std,
         ),
         over_selection=settings.over_selection,
+        noise_sharers=agreement.plan.noise_sharers,
     )
 
 

@@ -45,6 +45,7 @@ class Federation:
         measuring: what clients measure on their own people, and when; None for nothing.
         averaging: how updates become one.
         over_selection: how many times ``clients_per_round`` are asked, so that a few may be late, >= 1.
+        noise_sharers: how many clients' noises must add up in a sum, or it is not formed; 1 where each has it all.
     """
 
     run_id: str
@@ -64,6 +65,7 @@ class Federation:
     measuring: Measuring | None = None
     averaging: Averaging = field(default_factory=Averaging)
     over_selection: float = 1.0
+    noise_sharers: int = 1
 
     def __post_init__(self) -> None:
         if not 1 <= self.clients_per_round <= self.clients:
@@ -75,6 +77,12 @@ class Federation:
             raise ConfigError(
                 f"a trimmed mean of {self.quorum} replies trims nothing: expected a quorum of 3 or more; raise "
                 "federation.min_replies or clients_per_round, or set federation.aggregation to mean"
+            )
+
+        if self.quorum < self.noise_sharers:
+            raise ConfigError(
+                f"a quorum of {self.quorum} brings less than the noise that {self.noise_sharers} clients share; "
+                "leave federation.min_replies out"
             )
 
     def digest(self) -> str:

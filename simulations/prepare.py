@@ -107,7 +107,7 @@ def prepare(config: Config, folder: RunFolder, people: People, progress: Progres
         if agreement.run_id != _run_id(config, people):
             raise RunError(f"{folder.path}: was prepared from other data or settings; choose another --out")
         return agreement
-    plan = make_plan(config, people_per_client=people.partition.nominal_people)
+    plan = make_plan(config, people_per_client=people.partition.nominal_people, is_simulated=True)
     train = people.split.train
     fit, judge = train.subset(people.panel_fit), train.subset(people.panel_judge)
     if config.pretraining.base is None:

@@ -14,6 +14,7 @@ from fedrec.agreement import Agreement
 from fedrec.config import Config
 from fedrec.evaluation.protocol import Evaluation, paired_difference
 from fedrec.privacy.accounting import round_up
+from fedrec.privacy.trust import CENTRAL, DISTRIBUTED, LOCAL
 from fedrec.report.inputs import METRICS
 from fedrec.workspace import ledger_of
 from server.strategy import ServerState
@@ -24,12 +25,14 @@ LIBRARIES = ("torch", "flwr", "opacus", "transformers", "peft", "dp-accounting",
 PERSON_AT = (1, 2, 3, 5, 10)
 LIMITS = (
     "A simulation runs every client in one process: it shows what a federation would do and protects nobody by itself.",
-    "The guarantee covers the updates that leave a client, not what a merchant shows to its own customers.",
+    "The guarantee covers {released}, not what a merchant shows to its own customers.",
     "Epsilon is per client: someone who is a customer of several merchants is protected less, as the table says.",
     "The panel is treated as public data: its people have no guarantee.",
     "Timing, network metadata and the security of each client's machine are not covered.",
     "Noise is continuous and floating-point; attacks on its last bits are made hard, not impossible.",
 )
+_SUMS = "the sums that are published, not the update of a single client"
+_RELEASED = {LOCAL: "the updates that leave a client", DISTRIBUTED: _SUMS, CENTRAL: _SUMS}
 
 
 def summarise(
@@ -97,7 +100,7 @@ def report_context(
                 for rule in people.rules
             ],
         },
-        "limits": list(LIMITS),
+        "limits": [limit.format(released=_RELEASED[plan.trust]) for limit in LIMITS],
         "command": shlex.join(["fedrec", "simulate", "--config", "config.toml", "--out", "NEW_FOLDER"]),
         "config": config.model_dump(mode="json", exclude_none=True),
     }
@@ -115,6 +118,7 @@ def _privacy(config: Config, run: Path, agreement: Agreement, state: ServerState
         "unit": plan.unit,
         "relation": plan.relation,
         "accountant": plan.accountant,
+        "trust": plan.trust,
         "noise_multiplier": plan.noise_multiplier,
         "clip_norm": plan.clip_norm,
         "sampling_rate": plan.sampling_rate,

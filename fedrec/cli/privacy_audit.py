@@ -9,6 +9,7 @@ import typer
 from fedrec.cli.errors import one_line_errors
 from fedrec.errors import PrivacyError
 from fedrec.paths import make_app_importable
+from fedrec.privacy.trust import CENTRAL, DISTRIBUTED
 
 if TYPE_CHECKING:
     from fedrec.agreement import Agreement
@@ -115,4 +116,8 @@ def _text(audit: "Audit") -> str:
     verdict = "the claim stands" if audit.passed else "the claim does NOT stand"
     lines += ["", f"{passed} of {len(audit.checks)} checks hold with {audit.attack.canaries} canaries: {verdict}"]
     lines += ["An audit finds faults that show; it proves no promise. Metric releases are not attacked."]
+    if audit.plan.trust == DISTRIBUTED:
+        lines += [f"Attacked was the sum of {audit.plan.noise_sharers} clients, all but one without people."]
+    if audit.plan.trust == CENTRAL:
+        lines += ["Attacked was a client's sum with the noise of the function that a server calls; no server ran."]
     return "\n".join([*lines, f"{audit.seconds:.1f} s"])

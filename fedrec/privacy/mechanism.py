@@ -70,7 +70,8 @@ class Mechanism:
             parameters: P.
 
         Returns:
-            (P,), float64: (sum of clipped + sigma·C·normal) / (q·n). Private when the plan is.
+            (P,), float64: (sum of clipped + sigma·C·normal) / (q·n), with the client's own sigma. Private when the
+            plan is and its trust is local; else what it is summed with has to make it so.
 
         Raises:
             PrivacyError: no sample was drawn, a chunk of another width, or another number of rows than
@@ -80,8 +81,8 @@ class Mechanism:
         if sampled is None:
             raise PrivacyError("release without a sample: expected sample before each release")
         total = self._clipped_total(chunks, parameters, sampled)
-        if self._plan.noise_multiplier > 0:
-            total += self._plan.noise_multiplier * self._plan.clip_norm * self._random.normal(parameters)
+        if (noise := self._plan.client_noise_multiplier) > 0:
+            total += noise * self._plan.clip_norm * self._random.normal(parameters)
         return total / self._plan.normaliser
 
     def _clipped_total(self, chunks: Iterable[Tensor], parameters: int, sampled: int) -> np.ndarray:

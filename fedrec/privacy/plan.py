@@ -6,6 +6,7 @@ disagree. No plan exists whose noise does not give its epsilon: each one is veri
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -17,12 +18,13 @@ from fedrec.privacy.accounting import (
     Steps,
     calibrated_noise_multiplier,
     composed_epsilon,
-    round_up,
 )
 from fedrec.privacy.losses import event_of
 from fedrec.privacy.plan_checks import check_metrics, check_plan, number, whole
+from fedrec.privacy.plan_words import statement_of
 from fedrec.privacy.randomness import RandomSource
-from fedrec.privacy.steps import check_whole
+from fedrec.privacy.several import epsilon_at_clients
+from fedrec.privacy.trust import CENTRAL, LOCAL
 
 if TYPE_CHECKING:
     from dp_accounting.dp_event import DpEvent
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 UNIT = "person at a client"
 RELATION = ADD_OR_REMOVE
-NOT_PRIVATE = "NOT PRIVATE: no noise was added, so this run protects nobody."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,8 @@ class PrivacyPlan:
     Attributes:
         epsilon: target over all steps and metric releases, > 0; None without privacy.
         delta: in (0, 1); None without privacy.
-        noise_multiplier: sigma; the noise has standard deviation sigma·clip_norm; 0 without privacy.
+        noise_multiplier: sigma; what is published carries noise of standard deviation sigma·clip_norm: one client's
+            release under local trust, a round's sum under the others; 0 without privacy.
         sampling_rate: q in (0, 1], chance that a person takes part in a step.
         steps: of the whole run, >= 1.
         local_steps: of one round, divides ``steps``.
@@ -55,6 +57,8 @@ class PrivacyPlan:
         metric_releases: noised evaluations that the promise leaves room for, >= 0.
         metric_noise_multiplier: noise of each, in units of what one person can move it; None without any,
             0 without privacy.
+        trust: "local", "distributed" or "central": who adds the noise; see ``fedrec.privacy.trust``.
+        noise_sharers: m, how many clients' noises add up in every sum that is published; 1 unless distributed.
         unit, relation, accountant: the words that make epsilon a statement; constants.
         private: false stamps everything made with it NOT PRIVATE.
     """
@@ -72,6 +76,8 @@ class PrivacyPlan:
     max_people: int | None = None
     metric_releases: int = 0
     metric_noise_multiplier: float | None = None
+    trust: str = LOCAL
+    noise_sharers: int = 1
     unit: str = UNIT
     relation: str = RELATION
     accountant: str = ACCOUNTANT
@@ -97,6 +103,8 @@ class PrivacyPlan:
         max_people: int | None = None,
         metric_releases: int = 0,
         metric_noise_multiplier: float | None = None,
+        trust: str = LOCAL,
+        noise_sharers: int = 1,
     ) -> Self:
         """The plan with the least training noise that gives (epsilon, delta) after everything it spends.
 
@@ -131,6 +139,8 @@ class PrivacyPlan:
             delta=failure,
             noise_multiplier=noise,
             metric_noise_multiplier=metric_noise_multiplier,
+            trust=trust,
+            noise_sharers=noise_sharers,
             private=True,
         )
 
@@ -178,6 +188,16 @@ class PrivacyPlan:
     def normaliser(self) -> float:
         """What a step's noisy sum is divided by: q·n, public, never a client's true size."""
         return self.sampling_rate * self.expected_people
+
+    @property
+    def client_noise_multiplier(self) -> float:
+        """Sigma of what one client adds to its own sum: all of it, 1/m of its variance, or none."""
+        return 0.0 if self.trust == CENTRAL else self.noise_multiplier / math.sqrt(self.noise_sharers)
+
+    @property
+    def server_noise_std(self) -> float:
+        """Standard deviation of what the server adds to a round's sum, in units of an update; 0 unless central."""
+        return self.noise_multiplier * self.clip_norm / self.normaliser if self.trust == CENTRAL else 0.0
 
     @property
     def delta_is_below_one_over_n(self) -> bool:
@@ -229,32 +249,11 @@ class PrivacyPlan:
         """
         if self.delta is None:
             return None
-        check_whole("clients", clients, least=1)
-        return composed_epsilon(clients * self.spendings(), self.delta)
+        return epsilon_at_clients(self.spendings(), clients, self.delta, in_one_sum=self.trust != LOCAL)
 
     def statement(self) -> str:
-        """The whole guarantee in one sentence, or the sentence that says there is none."""
-        if self.epsilon is None or self.delta is None:
-            return NOT_PRIVATE
-        below = "below" if self.delta_is_below_one_over_n else "NOT below"
-        epsilon = f"{round_up(self.epsilon):.10g}"
-        return (
-            f"Each {self.unit} has (epsilon = {epsilon}, delta = {self.delta:g})-differential privacy "
-            f"over all {self.steps} training steps{self._also()}, "
-            f"where neighbouring data sets differ in one person ({self.relation}), "
-            f"accounted by {self.accountant}; delta is {below} one over the {self.expected_people} people "
-            "expected at a client."
-        )
-
-    def _also(self) -> str:
-        """What the statement has to add about metrics and a cap; nothing in a plain plan."""
-        metrics = f" and {self.metric_releases} releases of noised metrics" if self.metric_releases else ""
-        cap = (
-            f", at most {self.batch_cap} people in a step of a client with at most {self.max_people}"
-            if self.batch_cap is not None
-            else ""
-        )
-        return metrics + cap
+        """The whole guarantee in words, and whom it relies on; or the sentence that says there is none."""
+        return statement_of(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, one per attribute."""

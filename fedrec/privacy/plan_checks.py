@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fedrec.errors import PrivacyError
 from fedrec.privacy.accounting import composed_epsilon, round_up
 from fedrec.privacy.steps import check_caps, check_whole
+from fedrec.privacy.trust import check_trust
 
 if TYPE_CHECKING:
     from fedrec.privacy.plan import PrivacyPlan
@@ -22,6 +23,7 @@ def check_plan(plan: "PrivacyPlan") -> dict[str, float]:
     """
     exact = _check_numbers(plan)
     _check_words(plan)
+    check_trust(plan)
     return exact | _check_guarantee(plan)
 
 

@@ -1,8 +1,9 @@
 """The client's own limits: what its owner allows, whatever a server asks for.
 
 ``policy.toml`` lies beside the client's data. Every key is required and no other is known, so a
-mistake in the file refuses everything instead of allowing something. A server's wish can only be
-stricter: each ``check_*`` refuses what goes beyond the file.
+mistake in the file refuses everything instead of allowing something; only ``trust`` may be absent,
+and is the strictest then. A server's wish can only be stricter: each ``check_*`` refuses what goes
+beyond the file.
 """
 
 import hashlib
@@ -10,14 +11,15 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fedrec.errors import PrivacyError
 from fedrec.privacy.durable import replace_file
 from fedrec.privacy.plan import UNIT, PrivacyPlan
+from fedrec.privacy.trust import LOCAL
 
 METRICS = ("ndcg@10", "hr@10")
 MIN_PEOPLE = 20  # what a new policy starts from, where its owner says nothing
@@ -35,6 +37,9 @@ class Policy(BaseModel):
 
     version: Literal[1] = Field(description="of this file's format")
     unit: str = Field(description="whose privacy is counted")
+    trust: Literal["local", "distributed", "central"] = Field(
+        "local", description="local: every update leaves with all of its noise; anything else is for simulations"
+    )
     max_epsilon: Positive = Field(description="of everything this ledger's people ever give, at max_delta")
     max_delta: Annotated[float, Field(gt=0, lt=1)] = Field(description="failure probability; well below 1 / people")
     parameters: Literal["fixed", "adaptive"] = Field(
@@ -62,6 +67,14 @@ class Policy(BaseModel):
             raise ValueError(f"expected {UNIT!r}, the only one supported here")
         return unit
 
+    @model_validator(mode="after")
+    def _simulations_are_fixed(self) -> Self:
+        if self.trust != LOCAL and self.parameters == "adaptive":
+            raise ValueError(
+                f"trust={self.trust} and parameters=adaptive: expected trust=local, or fixed in a simulation"
+            )
+        return self
+
     @field_validator("allowed_metrics")
     @classmethod
     def _known_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -79,17 +92,20 @@ class Policy(BaseModel):
         server_key: str,
         metrics: Iterable[str] = (),
         min_people: int = 1,
+        trust: str = LOCAL,
     ) -> "Policy":
         """The strictest policy under which exactly this plan runs: for simulations, and to start from.
 
         Raises:
-            PrivacyError: the plan is not private or releases metrics that are not named here, or a digest is malformed.
+            PrivacyError: the plan is not private, is of another trust or releases metrics that are not named here, or a
+                digest is malformed.
         """
         if plan.epsilon is None:
             _refuse("max_epsilon", "a plan without privacy", "a private plan")
         values = {
             "version": 1,
             "unit": plan.unit,
+            "trust": trust,
             "max_epsilon": plan.epsilon,
             "max_delta": plan.delta,
             "parameters": "fixed",
@@ -134,6 +150,8 @@ class Policy(BaseModel):
             _refuse("max_epsilon", "a plan without privacy", f"<= {self.max_epsilon}")
         if plan.unit != self.unit:
             _refuse("unit", repr(plan.unit), repr(self.unit))
+        if plan.trust != self.trust:
+            _refuse("trust", repr(plan.trust), repr(self.trust))
         _at_most("max_epsilon", plan.epsilon, self.max_epsilon)
         _at_most("max_delta", plan.delta, self.checked_delta, because=self._why_checked_delta)
         for noise in (plan.noise_multiplier, plan.metric_noise_multiplier):
@@ -239,7 +257,7 @@ def write_policy(policy: Policy, path: Path) -> None:
     Raises:
         PrivacyError: the file cannot be written.
     """
-    lines = ["# What this client allows. Every key is required; anything unknown refuses all training."]
+    lines = ["# What this client allows. Every key is required, but for trust; anything unknown refuses all training."]
     for name, value in policy.model_dump(mode="json").items():
         lines += ["", f"# {Policy.model_fields[name].description}", tomli_w.dumps({name: value}).rstrip()]
     try:

@@ -3,7 +3,7 @@
 A report says nothing that is not in these three. ``Summary`` is also the schema of ``summary.json``.
 """
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -61,6 +61,7 @@ class Privacy(_Part):
     unit: str
     relation: str
     accountant: str
+    trust: Literal["local", "distributed", "central"]
     noise_multiplier: Finite
     clip_norm: Finite
     sampling_rate: Finite

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
+from fedrec.privacy.trust import CENTRAL, DISTRIBUTED, LOCAL
 from fedrec.report.inputs import Comparison, Context, Privacy, Summary
 
 STAMP = "NOT PRIVATE"
@@ -99,6 +100,16 @@ def budget(privacy: Privacy, context: Context) -> float:
     return float(privacy.epsilon if asked is None else asked)
 
 
+def trust_warning(summary: Summary) -> str:
+    """What has to be seen at once where the guarantee leans on more than each client's own noise; else nothing."""
+    trust = summary.privacy.trust if summary.privacy else LOCAL
+    return {
+        LOCAL: "",
+        DISTRIBUTED: "SIMULATION ONLY: trust=distributed shares the noise, and no secure sum stood behind this run.",
+        CENTRAL: "SIMULATION ONLY: trust=central leaves the noise to a server that sees each client's exact sum.",
+    }[trust]
+
+
 def verdict(summary: Summary, context: Context) -> Verdict:
     """The first thing a reader sees; the same words in the page, the JSON and the terminal."""
     found = outcome(context.federated_vs_local_only)
@@ -110,6 +121,8 @@ def verdict(summary: Summary, context: Context) -> Verdict:
     sentences = [_against_alone(summary, context.federated_vs_local_only), _against_base(summary, context)]
     if cost := _cost_of_noise(summary):
         sentences.append(cost)
+    if warning := trust_warning(summary):
+        sentences.append(warning)
     if summary.privacy is None:
         sentences.append(f"{STAMP}: the updates carried no noise, so this run protects nobody.")
     return Verdict(found, headline, tuple(sentences))

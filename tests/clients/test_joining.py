@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import clients.joining
 from clients.joining import Wishes, join
 from fedrec.errors import DataError, PrivacyError, RunError
+from fedrec.privacy.policy import Policy
 from tests.tiny_invitation import PEOPLE, Operator, joined, write_events
 from tests.tiny_ranker import private_plan
 from tests.tiny_run import ROOT
@@ -99,6 +102,21 @@ def test_more_people_than_the_plan_provides_for_do_not_join(tmp_path: Path) -> N
     operator = Operator(tmp_path, private_plan(batch_cap=4, max_people=PEOPLE - 1))
     with pytest.raises(PrivacyError, match=f"max_people={PEOPLE - 1}: there are more people here than the plan allows"):
         joined(operator, tmp_path / "shop", events=write_events(tmp_path / "events.csv"))
+
+
+@pytest.mark.parametrize(("trust", "sharers"), [("distributed", 3), ("central", 1)])
+def test_a_federation_of_another_trust_is_not_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trust: str, sharers: int
+) -> None:
+    operator = Operator(tmp_path, private_plan(trust=trust, noise_sharers=sharers))
+    events = write_events(tmp_path / "events.csv")
+    with pytest.raises(PrivacyError, match=rf"policy trust: '{trust}', allowed 'local'"):
+        joined(operator, tmp_path / "shop", events=events)
+    lenient = partial(Policy.for_plan, trust=trust)  # as if its owner had written it into policy.toml
+    monkeypatch.setattr(clients.joining.Policy, "for_plan", lenient)
+    with pytest.raises(PrivacyError, match=rf"privacy\.trust={trust}: needs .*: simulation only; use local"):
+        joined(operator, tmp_path / "shop", events=events)
+    assert not (tmp_path / "shop").exists()
 
 
 def test_an_invitation_that_was_spoiled_on_the_way_is_not_joined(tmp_path: Path) -> None:

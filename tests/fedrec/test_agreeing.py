@@ -55,10 +55,48 @@ def test_capped_batches_reach_the_plan_and_cost_noise():
 
 @pytest.mark.parametrize("trust", ["central", "distributed"])
 @pytest.mark.parametrize("enabled", [True, False])
-def test_other_trust_is_refused_on_privacy_grounds(trust, enabled):
+def test_between_machines_other_trust_is_refused_on_privacy_grounds(trust, enabled):
     config = config_of(privacy__trust=trust, privacy__enabled=enabled)
-    with pytest.raises(PrivacyError, match=rf"privacy\.trust={trust}: .*use local"):
+    with pytest.raises(PrivacyError, match=rf"privacy\.trust={trust}: needs .*: simulation only; use local"):
         make_plan(config, people_per_client=10)
+
+
+@pytest.mark.parametrize(("trust", "sharers"), [("local", 1), ("distributed", 4), ("central", 1)])
+def test_in_a_simulation_everyone_who_is_asked_shares_the_noise(trust, sharers):
+    plan = make_plan(config_of(privacy__trust=trust), people_per_client=10, is_simulated=True)
+    assert (plan.trust, plan.noise_sharers) == (trust, sharers)
+    assert plan.noise_multiplier == make_plan(config_of(), people_per_client=10).noise_multiplier
+    fewer = config_of(privacy__trust=trust, federation__clients_per_round=3)
+    assert make_plan(fewer, people_per_client=10, is_simulated=True).noise_sharers == min(sharers, 3)
+
+
+@pytest.mark.parametrize("trust", ["central", "distributed"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"privacy__enabled": False}, "set privacy.enabled to true"),
+        (
+            {"privacy__metrics": ["hr@10"], "privacy__metrics_every": 1},
+            "leave alone, not in a sum; set privacy.metrics to none",
+        ),
+        ({"federation__aggregation": "trimmed-mean"}, "only the plain sum .*; set federation.aggregation to mean"),
+        ({"federation__weights": "registered"}, "only the plain sum .*; set federation.weights to uniform"),
+        ({"federation__local_steps": 2}, "start without the sum's noise; set federation.local_steps to 1"),
+        ({"federation__over_selection": 1.5}, "everybody who was asked; set federation.over_selection to 1"),
+    ],
+)
+def test_what_needs_more_than_a_plain_sum_is_refused(trust, change, message):
+    config = config_of(privacy__trust=trust, **change)
+    with pytest.raises(ConfigError, match=rf"privacy\.trust={trust}: .*{message}, or use trust=local"):
+        make_plan(config, people_per_client=10, is_simulated=True)
+
+
+def test_a_sum_of_fewer_than_share_the_noise_is_refused():
+    config = config_of(privacy__trust="distributed", federation__min_replies=0.75)
+    with pytest.raises(ConfigError, match=r"fewer replies carry less than the noise; set federation\.min_replies to 1"):
+        make_plan(config, people_per_client=10, is_simulated=True)
+    central = config_of(privacy__trust="central", federation__min_replies=0.75)
+    assert make_plan(central, people_per_client=10, is_simulated=True).trust == "central"
 
 
 def test_adapter_is_what_the_settings_say():

@@ -117,7 +117,8 @@ def test_agreement_without_its_base_is_refused(run):
         ({"private": False}, "a plan without privacy: expected no epsilon"),
         ({"clipping": "none"}, "clipping='none': expected flat or auto-s"),
         ({"unit": "event"}, "unit='event': expected 'person at a client'"),
-        ({"trust": "me"}, r"unknown keys \['trust'\]"),
+        ({"belief": "me"}, r"unknown keys \['belief'\]"),
+        ({"trust": "me"}, "trust='me': expected local, distributed, central"),
     ],
 )
 def test_weakened_plan_is_a_privacy_error(run, change, message):

@@ -132,6 +132,12 @@ class Plan:
     sampling_rate: float = 0.25
     normaliser: float = 0.25 * 75
     local_steps: int = 1
+    trust: str = "local"
+
+
+@pytest.mark.parametrize("trust", ["distributed", "central"])
+def test_where_only_the_sum_is_noised_no_norm_of_one_update_decides_anything(trust: str) -> None:
+    assert norm_bounds(Plan(trust=trust), 400) == NormBounds(0.0, math.inf)
 
 
 def test_bounds_worked_by_hand() -> None:

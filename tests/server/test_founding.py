@@ -96,6 +96,13 @@ def test_the_invitation_says_the_same(given: Path, tmp_path: Path) -> None:
     assert read.agreement() == made.agreement
 
 
+@pytest.mark.parametrize("trust", ["distributed", "central"])
+def test_none_is_founded_on_anything_but_local_trust(given: Path, tmp_path: Path, trust: str) -> None:
+    with pytest.raises(PrivacyError, match=rf"privacy\.trust={trust}: needs .* simulation only; use local"):
+        founded(given, tmp_path / "spring", config(privacy__trust=trust))
+    assert not (tmp_path / "spring").exists()
+
+
 def test_two_federations_are_never_one_run(given: Path, tmp_path: Path) -> None:
     bare = config(privacy__enabled=False)
     first, second = (founded(given, tmp_path / name, bare).agreement for name in ("first", "second"))

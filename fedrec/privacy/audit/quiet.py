@@ -14,6 +14,7 @@ from fedrec.privacy.audit.checks import Check, Noise, noise_scale
 from fedrec.privacy.audit.engine import Engine
 from fedrec.privacy.audit.tap import Step, Tap
 from fedrec.privacy.plan import PrivacyPlan
+from fedrec.privacy.trust import LOCAL
 from fedrec.schema import parameters_of
 
 _WIDTH = 1024  # numbers released in a step, at least
@@ -125,5 +126,7 @@ def empty_batches(clients: list[Quiet], plan: PrivacyPlan) -> Check:
 
 def _bundled(plan: PrivacyPlan) -> PrivacyPlan:
     """The same plan with more steps in a round, where that is possible: fewer rounds to ask for."""
+    if plan.trust != LOCAL:
+        return plan  # a round of which has one step
     most = max(n for n in range(1, min(_STEPS_IN_A_ROUND, plan.steps) + 1) if plan.steps % n == 0)
     return replace(plan, local_steps=max(most, plan.local_steps))

@@ -1,7 +1,8 @@
 """A tap on the mechanism: the client's code runs unchanged, and the auditor sees what went in and came out.
 
 The auditor hands the client a plan whose mechanism is the plan's own, wrapped. The wrapper passes every
-call on; it only adds rows of its own (canaries) to the people's gradients and writes down each step.
+call on; it only adds rows of its own (canaries) to the people's gradients and writes down each step. Where a plan
+covers nothing but sums over clients, the rest of the sum is added to what is written down.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from fedrec.privacy.mechanism import Mechanism
 from fedrec.privacy.plan import PrivacyPlan
-from fedrec.privacy.randomness import RandomSource
+from fedrec.privacy.randomness import RandomSource, SecureRandom
+from fedrec.privacy.trust import server_noise
 
 _STABILISER = 0.01  # gamma of AUTO-S, Bu et al. 2023, equation 4.1
 _ROWS_AT_A_TIME = 128
@@ -30,7 +32,7 @@ class Step:
         added: indices of the added rows that were sampled.
         rows: the chosen people's gradients, (B, W), zeros beyond P; None unless the tap keeps them.
         known: (W,), what those people contribute by the auditor's own clipping; float64.
-        released: (W,), what the mechanism returned.
+        released: (W,), what the plan lets anyone see: what the mechanism returned, and the rest of the sum it is in.
     """
 
     people: int
@@ -84,6 +86,20 @@ def clipped(rows: np.ndarray, plan: PrivacyPlan) -> np.ndarray:
     return np.asarray(rows * np.minimum(1.0, plan.clip_norm / np.maximum(length, 1e-300)))
 
 
+def rest_of_sum(plan: PrivacyPlan, width: int) -> np.ndarray:
+    """What a client's release is added to before the plan lets anyone see it, (W,); zeros under local trust.
+
+    Those it shares the noise with have nobody here, so only their noise is in it: by the same mechanism. A trusted
+    server's noise comes from the function that it calls.
+    """
+    rest = server_noise(plan.server_noise_std, width)
+    for _ in range(plan.noise_sharers - 1):
+        other = Mechanism(plan, SecureRandom())
+        other.sample(0)
+        rest += other.release([], width)
+    return rest
+
+
 class _TappedMechanism:
     """Passes ``sample`` and ``release`` on to the real mechanism."""
 
@@ -115,8 +131,8 @@ class _TappedMechanism:
             yield from self._added_rows(width)
 
         released = self._inner.release(widened(), width)
-        rows = torch.cat(kept) if kept else None
-        self._tap.steps.append(Step(self._people, self._chosen, self._added, rows, known, released.copy()))
+        rows, shown = torch.cat(kept) if kept else None, released + rest_of_sum(self._plan, width)
+        self._tap.steps.append(Step(self._people, self._chosen, self._added, rows, known, shown))
         return released[:parameters]
 
     def _added_rows(self, width: int) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ from fedrec.privacy.crosscheck import opacus_rdp_epsilon
 from fedrec.privacy.filter import filter_epsilon, renyi_order
 from fedrec.privacy.plan import RELATION, UNIT, PrivacyPlan
 from fedrec.privacy.policy import Policy
-from fedrec.privacy.report import attacker, mapping, words
+from fedrec.privacy.report import attacker, mapping, trust, words
 from fedrec.privacy.report.document import (
     PERSON_AT,
     Attacker,
@@ -31,8 +31,10 @@ from fedrec.privacy.report.document import (
     LedgerFacts,
 )
 from fedrec.privacy.report.forecast import forecast, runs_of
+from fedrec.privacy.several import epsilon_at_clients
 from fedrec.privacy.stated import Statement, statement_under
 from fedrec.privacy.steps import Steps, merged
+from fedrec.privacy.trust import LOCAL
 
 FALSE_ALARMS = (0.001, 0.01, 0.1)
 
@@ -59,7 +61,7 @@ def findings_of(facts: Facts) -> Findings:
     verdict = words.verdict(
         facts, guarantee, headroom, spent=stated.epsilon(spendings), if_fixed=bounds.epsilon_if_fixed
     )
-    at = {str(k): _epsilon(_times(spendings, k), stated) for k in PERSON_AT}
+    at = {str(k): _epsilon_at(k, spendings, stated, facts) for k in PERSON_AT}
     composition = _composition(worst, stated)
     return Findings(
         verdict=verdict,
@@ -73,7 +75,7 @@ def findings_of(facts: Facts) -> Findings:
         clients=tuple(_client(ledger, policy, plan, run=_run_of(facts)) for ledger in facts.ledgers),
         attacker=_attacker(spendings, stated.delta),
         audit=audit,
-        trust=words.trust(facts),
+        trust=trust.actors(facts),
         not_covered=words.not_covered(facts),
         nist_sp_800_226=mapping.nist_answers(facts),
         registry=mapping.registry(facts, guarantee),
@@ -106,6 +108,8 @@ def _checked(facts: Facts) -> tuple[Policy, float, PrivacyPlan | None]:
     plan = PrivacyPlan.from_dict(facts.plan) if facts.plan is not None else None
     if plan is not None and plan.digest() != facts.digests.get("plan"):
         raise PrivacyError("the plan: expected the one that its digest names")
+    if plan is not None and plan.trust != facts.policy.trust:
+        raise PrivacyError(f"the plan: expected trust={facts.policy.trust}, which the policy allows")
     if facts.policy.digest() != facts.digests.get("policy"):
         raise PrivacyError("the policy: expected the one that its digest names")
     return facts.policy, facts.delta, plan
@@ -135,7 +139,7 @@ def _without_privacy(facts: Facts) -> Findings:
         clients=clients,
         attacker=None,
         audit=words.audit_finding(facts),
-        trust=words.trust(facts),
+        trust=trust.actors(facts),
         not_covered=words.not_covered(facts),
         nist_sp_800_226=mapping.nist_answers(facts),
         registry=mapping.registry(facts, None),
@@ -260,6 +264,13 @@ def _attacker(spendings: tuple[Steps, ...], delta: float) -> Attacker:
         advantage=min(round_up(attacker.advantage(curve)), 1.0),
         true_positive_rate_at=rates,
     )
+
+
+def _epsilon_at(clients: int, spendings: tuple[Steps, ...], stated: Statement, facts: Facts) -> float:
+    """Of someone at several clients: their releases compose, or leave in one sum under one noise."""
+    if trust.model_of(facts) != LOCAL:
+        return round_up(epsilon_at_clients(spendings, clients, stated.delta, in_one_sum=True))
+    return _epsilon(_times(spendings, clients), stated)
 
 
 def _times(spendings: tuple[Steps, ...], clients: int) -> tuple[Steps, ...]:

@@ -9,7 +9,7 @@ https://doi.org/10.6028/NIST.SP.800-226, in our words. Answering its questions i
 from typing import Any
 
 from fedrec.privacy.plan import RELATION, UNIT
-from fedrec.privacy.report import words
+from fedrec.privacy.report import trust, words
 from fedrec.privacy.report.document import Answer, Facts, Guarantee
 
 _QUESTIONS = (
@@ -19,7 +19,7 @@ _QUESTIONS = (
     ("Which algorithm gives the guarantee, and is it implemented right?", "mechanism, sampling, audit", "mechanism"),
     ("How do releases compose?", "by events, over rounds and runs", "composition"),
     ("How was delta chosen?", "the rule and the n it was checked against", "delta"),
-    ("Which trust model is it?", "local to each client; who sees what", "trust"),
+    ("Which trust model is it?", "", "trust"),
     ("Which side channels remain?", "floating point, timing, metadata: listed as not covered", "not-covered"),
     ("How are access and keys secured?", "not by this report: the client's own machine is trusted", "not-covered"),
     ("How was the data collected?", "not covered", "not-covered"),
@@ -29,8 +29,7 @@ _QUESTIONS = (
 
 def nist_answers(facts: Facts) -> tuple[Answer, ...]:
     """Each question with the section that answers it."""
-    del facts  # the same questions for every report
-    return tuple(Answer(question=q, answer=a, section=s) for q, a, s in _QUESTIONS)
+    return tuple(Answer(question=q, answer=a or trust.answer(facts), section=s) for q, a, s in _QUESTIONS)
 
 
 def registry(facts: Facts, guarantee: Guarantee | None) -> dict[str, Any]:
@@ -54,11 +53,11 @@ def registry(facts: Facts, guarantee: Guarantee | None) -> dict[str, Any]:
                 else words.whole_epsilon(guarantee.epsilon, guarantee),
             },
             "model": {
-                "model_name": "Local",
-                "model_name_description": "Each client adds the noise before anything leaves it.",
-                "actors": "; ".join(f"{actor.who}: {actor.trusted_for}" for actor in words.trust(facts)),
+                "model_name": trust.model_of(facts).capitalize(),
+                "model_name_description": f"Noise is added {trust.noise_added(facts)}.",
+                "actors": "; ".join(f"{actor.who}: {actor.trusted_for}" for actor in trust.actors(facts)),
                 "release_type": "Many releases",
-                "release_type_description": words.released(facts),
+                "release_type_description": trust.released(facts),
                 "access_type": "Non-interactive",
             },
             "accounting": {

@@ -1,6 +1,6 @@
 """The report as a list of sections made of plain blocks: what html and markdown both print, in the same words."""
 
-from fedrec.privacy.report import words
+from fedrec.privacy.report import trust, words
 from fedrec.privacy.report.blocks import Block, Section
 from fedrec.privacy.report.document import Facts, Findings, Signed
 from fedrec.privacy.report.words import number
@@ -63,7 +63,8 @@ def _facts(*rows: tuple[str, str]) -> Block:
 def _trust(facts: Facts, found: Findings) -> Section:
     rows = tuple((actor.who, actor.sees, actor.trusted_for) for actor in found.trust)
     table = Block("table", columns=("Who", "Sees", "Must be trusted for"), rows=rows, is_words=True)
-    return Section("trust", "Who must be trusted, and what is released", (_text(words.released(facts)), table))
+    said = [_text(text) for text in (trust.relied_on(facts), trust.released(facts)) if text]
+    return Section("trust", "Who must be trusted, and what is released", (*said, table))
 
 
 def _unit(facts: Facts, found: Findings) -> Section | None:
@@ -116,7 +117,7 @@ def _mechanism(facts: Facts, found: Findings) -> Section | None:
         ]
     rows += [
         ("Steps taken", str(guarantee.steps)),
-        ("Where noise is added", "on the client, before anything leaves it"),
+        ("Where noise is added", trust.noise_added(facts)),
         ("Randomness", words.RANDOMNESS),
         ("Sampling assumed by the accountant", "Poisson: an independent coin for each person and step"),
         ("Sampling used", "the same; an empty step is noised and charged"),

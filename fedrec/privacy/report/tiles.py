@@ -1,9 +1,10 @@
 """The first screen: four questions that a newcomer asks, each with its answer."""
 
-from fedrec.privacy.report import words
+from fedrec.privacy.report import trust, words
 from fedrec.privacy.report.blocks import Tile
 from fedrec.privacy.report.document import PrivacyReport
 from fedrec.privacy.report.words import number
+from fedrec.privacy.trust import LOCAL
 
 
 def tiles(report: PrivacyReport) -> tuple[Tile, ...]:
@@ -27,8 +28,8 @@ def tiles(report: PrivacyReport) -> tuple[Tile, ...]:
         ),
         Tile(
             "From whom?",
-            "Everyone but the client itself",
-            "the server, the other clients and whoever gets the ranker need not be trusted: they see noised updates.",
+            *trust.safe_from(report.facts),
+            is_warning=trust.model_of(report.facts) != LOCAL,
         ),
         Tile(
             "How much is left?",

@@ -3,8 +3,10 @@
 import json
 
 from fedrec.privacy.accounting import round_up
-from fedrec.privacy.plan import NOT_PRIVATE
-from fedrec.privacy.report.document import Actor, AuditFacts, AuditFinding, Facts, Guarantee, Headroom, Status, Verdict
+from fedrec.privacy.plan_words import NOT_PRIVATE
+from fedrec.privacy.report import trust
+from fedrec.privacy.report.document import AuditFacts, AuditFinding, Facts, Guarantee, Headroom, Status, Verdict
+from fedrec.privacy.trust import LOCAL
 
 STAMP = "NOT PRIVATE"
 OPERATOR_ONLY = "For the operator only: who took part, and how often, is itself information about a client."
@@ -68,6 +70,7 @@ def verdict(
         *(() if if_fixed is None else (f"{CHOSEN_ON_THE_WAY} Epsilon would be {number(if_fixed)} {IF_FIXED}.",)),
         f"Its policy allows epsilon {number(headroom.epsilon_limit)} at the same delta; "
         f"{number(headroom.epsilon_left)} is left. {rounds_sentence(headroom)}",
+        *([] if trust.model_of(facts) == LOCAL else [trust.relied_on(facts)]),
         *another,
     )
     return Verdict(outcome=outcome, headline=headline, sentences=sentences)
@@ -164,34 +167,12 @@ def _audit_failures(facts: Facts, audit: AuditFacts) -> tuple[str, ...]:
     return (*audit.failed_checks, *(reason for reason, holds in against.items() if holds))
 
 
-def released(facts: Facts) -> str:
-    """Everything that leaves a client."""
-    metrics = any(group.kind == "metrics" for ledger in facts.ledgers for group in ledger.groups)
-    more = " Noised evaluation metrics leave too, and are charged like any release." if metrics else ""
-    return (
-        "Every noised update of every round leaves the client, and the guarantee covers all of them together: "
-        "so it covers every checkpoint and the final adapter, which are computed from them." + more
-    )
-
-
-def trust(facts: Facts) -> tuple[Actor, ...]:
-    """Who sees what, and who must be trusted for what."""
-    adds_noise = "everything it sees" if not facts.private else "nothing: what it sees is noised already"
-    actors = (
-        ("the client's own machine", "its people's histories", "all of it: the installed code, entropy, keys, ledger"),
-        ("the server", "each client's update of every round, who replied and when", adds_noise),
-        ("the other clients", "the shared adapter of each round", adds_noise),
-        ("whoever gets the published ranker", "the final adapter", adds_noise),
-        ("whoever signs this report", "the ledgers", "that the facts are those of the ledgers; a key holder can check"),
-    )
-    return tuple(Actor(who=who, sees=sees, trusted_for=trusted) for who, sees, trusted in actors)
-
-
 def not_covered(facts: Facts) -> tuple[str, ...]:
     """What a reader might take to be promised and is not."""
+    what = "what would leave a client" if trust.model_of(facts) == LOCAL else "what would be published"
     simulation = (
         "This run is a simulation: one machine holds every client's data, so whoever runs it sees it all; "
-        "only what would leave a client is protected.",
+        f"only {what} is protected.",
     )
     return (
         *(simulation if facts.source == "run" else ()),

@@ -103,8 +103,8 @@ BAD_FLAGS = {
     "too few values": (["--partition", "by-column:Country", "--clients", 5], USER, "lower --clients to 4 or less"),
     "panel of all": (["--panel-fraction", 1], USER, r"partition\.panel_fraction=1\.0: Input should be less than 1"),
     "negative seed": (["--seed", -1], USER, r"seed=-1: Input should be greater than or equal to 0"),
-    "trust central": (["--trust", "central"], PRIVACY, r"privacy\.trust=central: .*use local"),
-    "trust distributed": (["--trust", "distributed"], PRIVACY, r"privacy\.trust=distributed: .*use local"),
+    "trust without noise": (["--trust", "central", "--no-dp"], USER, r"privacy\.trust=central: .*use trust=local"),
+    "noise shared by one": (["--trust", "distributed", "--clients", 1], PRIVACY, "noise_sharers=1: expected .* >= 2"),
     "epsilon out of reach": (
         ["--epsilon", 1e-7, "--delta", 1e-300],
         PRIVACY,
@@ -211,5 +211,5 @@ def test_an_unwritable_folder_is_one_line(tmp_path):
 def test_after_a_refusal_the_same_folder_can_be_used(tmp_path):
     bench = Bench.at(tmp_path)
     refused(bench.simulate("--rank", 9), code=USER, message=r"adapter\.rank=9")
-    refused(bench.simulate("--trust", "central"), code=PRIVACY, message=r"privacy\.trust")
+    refused(bench.simulate("--trust", "distributed", "--clients", 1), code=PRIVACY, message="noise_sharers=1")
     assert bench.simulate("--rank", 2, "--no-dp").exit_code == 0

@@ -8,6 +8,7 @@ from scipy import stats
 from fedrec.errors import PrivacyError
 from fedrec.privacy.mechanism import Mechanism
 from fedrec.privacy.randomness import SecureRandom, SeededRandom
+from tests.fedrec.privacy.noises import is_noise_of
 
 
 class CountedRandom(SecureRandom):
@@ -19,12 +20,6 @@ class CountedRandom(SecureRandom):
     def normal(self, size: int) -> np.ndarray:
         self.sizes.append(size)
         return super().normal(size)
-
-
-def is_noise_of(sample: np.ndarray, scale: float) -> bool:
-    """Chi-square on the spread and Kolmogorov-Smirnov on the shape, each at a false alarm of 1e-6."""
-    low, high = stats.chi2.ppf([5e-7, 1 - 5e-7], len(sample))
-    return low < ((sample / scale) ** 2).sum() < high and stats.kstest(sample / scale, "norm").pvalue > 1e-6
 
 
 @pytest.mark.parametrize("clip_norm", [0.5, 3.0])

@@ -8,7 +8,8 @@ import pytest
 
 from fedrec.errors import PrivacyError
 from fedrec.privacy.accounting import ACCOUNTANT, epsilon
-from fedrec.privacy.plan import NOT_PRIVATE, PrivacyPlan
+from fedrec.privacy.plan import PrivacyPlan
+from fedrec.privacy.plan_words import NOT_PRIVATE
 from fedrec.privacy.randomness import SecureRandom, SeededRandom
 
 
@@ -47,7 +48,8 @@ def test_the_statement_says_it_whole(make_plan):
     assert make_plan().statement() == (
         "Each person at a client has (epsilon = 8, delta = 1e-05)-differential privacy over all 30 training steps, "
         f"where neighbouring data sets differ in one person (add or remove one person), accounted by {ACCOUNTANT}; "
-        "delta is below one over the 80 people expected at a client."
+        "delta is below one over the 80 people expected at a client. "
+        "Trust: local. Each client adds all of the noise itself, so nobody else needs to be trusted for it."
     )
 
 

@@ -9,7 +9,8 @@ from dp_accounting.pld import PLDAccountant
 
 from fedrec.errors import PrivacyError
 from fedrec.privacy.accounting import Steps, composed_epsilon
-from fedrec.privacy.plan import NOT_PRIVATE, PrivacyPlan
+from fedrec.privacy.plan import PrivacyPlan
+from fedrec.privacy.plan_words import NOT_PRIVATE
 
 METRICS = {"metric_releases": 5, "metric_noise_multiplier": 20.0}
 CAP = {"batch_cap": 48, "max_people": 120}

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import subprocess
 import sys
@@ -52,11 +53,39 @@ def test_the_strictest_policy_names_the_lesser_of_both_noises(make_plan):
     assert policy_for(plan).min_noise_multiplier == 0.5 < plan.noise_multiplier
 
 
-@pytest.mark.parametrize("key", Policy.model_fields)
+@pytest.mark.parametrize("key", Policy.model_fields.keys() - {"trust"})
 def test_a_missing_key_refuses_the_whole_file(path, key):
     values = tomllib.loads(path.read_text())
     values.pop(key)
     with pytest.raises(PrivacyError, match=rf"policy.toml: {key}: Field required; nothing is allowed until"):
+        load_policy(rewritten(path, values))
+
+
+def test_a_policy_without_trust_has_the_strictest(path):
+    values = tomllib.loads(path.read_text())
+    assert values.pop("trust") == "local"
+    assert load_policy(rewritten(path, values)) == load_policy(path)
+
+
+@pytest.mark.parametrize("trust", ["distributed", "central"])
+def test_a_plan_of_another_trust_than_the_policys_is_refused(plan, trust):
+    sharers = 3 if trust == "distributed" else 1
+    plan = dataclasses.replace(plan, metric_releases=0, metric_noise_multiplier=None)
+    other = dataclasses.replace(plan, trust=trust, noise_sharers=sharers)
+    with pytest.raises(PrivacyError, match=rf"policy trust: '{trust}', allowed 'local'"):
+        generous(plan).check_plan(other)
+    names = {"base": "a" * 64, "code": "b" * 64, "server_key": "c" * 64}
+    with pytest.raises(PrivacyError, match=rf"policy trust: '{trust}', allowed 'local'"):
+        Policy.for_plan(other, **names)
+    simulated = Policy.for_plan(other, **names, trust=trust)
+    simulated.check_plan(other)
+    with pytest.raises(PrivacyError, match=rf"policy trust: 'local', allowed '{trust}'"):
+        simulated.check_plan(plan)
+
+
+def test_what_is_for_simulations_has_no_adaptive_parameters(path):
+    values = tomllib.loads(path.read_text()) | {"trust": "central", "parameters": "adaptive"}
+    with pytest.raises(PrivacyError, match="trust=central and parameters=adaptive: expected trust=local, or fixed"):
         load_policy(rewritten(path, values))
 
 

@@ -35,6 +35,7 @@ def make_summary():
             "unit": "person at a merchant",
             "relation": "add or remove one person",
             "accountant": "dp-accounting 0.6.0 PLD",
+            "trust": "local",
             "noise_multiplier": 1.0132,
             "clip_norm": 1.0,
             "sampling_rate": 0.25,
