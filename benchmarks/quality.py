@@ -20,7 +20,7 @@ SETTINGS = {
     "next_basket": ["--epsilon", "8", "--split", "next-basket", "--config", "benchmarks/next_basket.toml"],
     "no_noise_large": ["--no-dp", "--config", "benchmarks/no_noise_large.toml"],
 }
-COLUMNS = ("ndcg@10", "hr@10", "mrr@10", "recall@20", "coverage@10", "worst_decile_ndcg@10")
+COLUMNS = ("ndcg@10", "hr@10", "mrr@10", "recall@20", "coverage@10", "merchant_ndcg@10", "worst_decile_ndcg@10")
 
 
 def main() -> None:

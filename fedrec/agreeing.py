@@ -9,6 +9,7 @@ from fedrec.agreement import Agreement
 from fedrec.config import Config
 from fedrec.errors import ConfigError
 from fedrec.model.adapters import AdapterSpec
+from fedrec.model.making import negatives_for
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.trust import DISTRIBUTED, LOCAL, require_local
 
@@ -70,7 +71,7 @@ def make_agreement(
         plan=plan,
         local_learning_rate=config.federation.local_learning_rate,
         mask_last=config.data.merge_repeats,
-        negatives=config.model.negatives if items > config.model.full_softmax else None,
+        negatives=negatives_for(config, items=items),
         seed=config.seed,
         server_key=server_key,
         metrics=config.privacy.metrics,

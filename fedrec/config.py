@@ -43,6 +43,9 @@ class DataConfig(_Section):
     merge_repeats: bool = Field(True, description="drop an event that repeats the item just before it")
     min_events: Annotated[int, Field(ge=3)] = Field(4, description="people with fewer events are left out")
     max_history: Count = Field(200, description="events kept per person, the latest")
+    mask_history: bool = Field(
+        False, description="never offer what a person took before; only where nothing is taken twice"
+    )
     split: Literal["leave-last-out", "next-basket"] = Field(
         "leave-last-out", description="how test targets are held out"
     )
@@ -55,7 +58,9 @@ class PartitionConfig(_Section):
     """Who is a client, and who stands for public data."""
 
     scheme: str = Field(
-        "even", pattern=r"^(even|dirichlet|by-column:.+)$", description="even | dirichlet | by-column:COLUMN"
+        "even",
+        pattern=r"^(even|dirichlet|by-column:.+)$",
+        description="even | dirichlet | by-column:COLUMN, of the events or the items (a brand: what was bought of it)",
     )
     clients: Count = Field(50, description="merchants (or devices) in the federation")
     people_per_client: Count | None = Field(None, description="people at each client; all who are left, when absent")
@@ -89,7 +94,7 @@ class ModelConfig(_Section):
     text_window: Window = Field(8, description="events that the text part averages")
     text_decay: Rate = Field(0.4, description="weight of an event relative to the next later one")
     text_scale: Positive = Field(10.0, description="initial alpha: logits per unit of cosine")
-    full_softmax: Count = Field(20_000, description="largest catalogue whose every item enters the loss")
+    full_softmax: Count = Field(4_000, description="largest catalogue whose every item enters the loss")
     negatives: Count = Field(1_024, description="uniform catalogue items that stand for a larger one")
 
 

@@ -142,6 +142,7 @@ def job_of_run(
     """
     # torch comes with these: only where an adapter is built and measured
     from fedrec.agreement import agreed_ranker, read_agreement
+    from fedrec.evaluation.masking import masking_of
     from fedrec.model.adapters import adapter_arrays, schema_of
     from server.panel import load_judge
 
@@ -155,7 +156,7 @@ def job_of_run(
         folder=folder,
         conduct=Conduct(
             _signer(key or server_key_path(folder.path), agreement),
-            judge=load_judge(folder.path, agreement),
+            judge=load_judge(folder.path, agreement, masking=masking_of(config.data)),
             epsilon_after=lambda rounds: plan.epsilon_after(
                 rounds * plan.local_steps, metric_releases=agreement.metric_releases_by(rounds)
             ),

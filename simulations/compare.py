@@ -15,6 +15,7 @@ from clients.training import step_losses
 from fedrec.agreement import Agreement, agreed_ranker
 from fedrec.config import Config
 from fedrec.evaluation import baselines
+from fedrec.evaluation.masking import masking_of_targets
 from fedrec.evaluation.protocol import Evaluation
 from fedrec.model.adapters import adapter_arrays, load_adapter_arrays, schema_of, trainable_parameters
 from fedrec.model.ranker import Ranker
@@ -46,7 +47,7 @@ class _Contenders:
     def __init__(self, config: Config, run: Path, people: People, agreement: Agreement) -> None:
         self._config, self._people, self._agreement = config, people, agreement
         self._train, self._clients = people.split.train, people.partition.clients
-        self.table = Table(people, mask_last=agreement.mask_last and config.data.split == "leave-last-out")
+        self.table = Table(people, masking_of_targets(config.data))
         self.ranker = agreed_ranker(agreement, run)
         self.base = adapter_arrays(self.ranker)
         self.schema = schema_of(self.ranker)

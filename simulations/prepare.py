@@ -16,10 +16,11 @@ from fedrec.config import Config
 from fedrec.data import load
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.histories import Histories, build_histories
-from fedrec.data.partitions import Partition, make_partition, write_manifest
+from fedrec.data.partitions import Partition, make_partition, people_by_item, write_manifest
 from fedrec.data.rules import RuleCount
 from fedrec.data.splits import Split, leave_last_out, next_basket, time_cut
 from fedrec.errors import DataError, RunError
+from fedrec.evaluation.masking import refuse_repeats
 from fedrec.model.base import base_digest
 from fedrec.model.making import adopt_base, make_base
 from fedrec.report.progress import Progress
@@ -65,6 +66,7 @@ def read_people(config: Config, *, manifest: Path | None = None) -> People:
         ConfigError: a setting does not fit the data.
     """
     events, catalogue, rules = load(config.data)
+    events = people_by_item(events, catalogue, scheme=config.partition.scheme)
     keeps_baskets = config.data.split == "next-basket"  # a basket that begins with the last item bought is a target too
     histories, people = build_histories(
         events,
@@ -73,6 +75,8 @@ def read_people(config: Config, *, manifest: Path | None = None) -> People:
         merge_repeats=config.data.merge_repeats and not keeps_baskets,
         max_history=None if keeps_baskets else config.data.max_history,
     )
+    if config.data.mask_history:
+        refuse_repeats(histories)
     partition = make_partition(
         config.partition.scheme,
         people=people,

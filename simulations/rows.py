@@ -10,6 +10,7 @@ from clients.memory import LocalMemory, MemorySpec
 from clients.personal import FineTuning, fine_tune
 from clients.training import LocalTraining
 from fedrec.data.histories import Histories
+from fedrec.evaluation.masking import Masking
 from fedrec.evaluation.protocol import Evaluation, Scorer, evaluate
 from fedrec.model.adapters import load_adapter_arrays
 from fedrec.model.ranker import Ranker
@@ -24,11 +25,11 @@ class Table:
 
     Attributes:
         people: everyone, with the held-out targets.
-        mask_last: the item just bought cannot be the next one.
+        masking: what is not offered again.
     """
 
     people: People
-    mask_last: bool
+    masking: Masking
 
     def judge(self, scorer: Scorer) -> Evaluation:
         """Rank the whole catalogue for every person at a client."""
@@ -38,7 +39,7 @@ class Table:
             self.people.split,
             people=np.concatenate(clients),  # in clients' order, so that a block meets few merchants
             items=len(self.people.catalogue),
-            mask_last=self.mask_last,
+            masking=self.masking,
             clients=clients,
         )
 

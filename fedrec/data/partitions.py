@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from fedrec.data.catalogue import Catalogue
 from fedrec.data.tables import write_atomically
 from fedrec.errors import ConfigError, DataError
 
@@ -89,6 +90,30 @@ def make_partition(
     return Partition(panel, tuple(groups), names, left_out, nominal, scheme, seed)
 
 
+def people_by_item(events: pl.DataFrame, catalogue: Catalogue, *, scheme: str) -> pl.DataFrame:
+    """Where a by-column scheme names a column of the catalogue, cut every person into one for each of its values.
+
+    A brand sees what was bought of it and nothing else, so somebody who buys of three brands is three people, each at
+    one client: the unit of protection is a person at a client all the same.
+
+    Args:
+        events: as ``read_events`` gives them; a column of that name in the events goes first, and nothing is cut.
+        catalogue: holds every item.
+        scheme: as for ``make_partition``.
+
+    Returns:
+        The events, in order, with the column and with ``user_id`` made of person and value; rows whose item has no
+        value are left out.
+    """
+    column = scheme.removeprefix(BY_COLUMN)
+    if not scheme.startswith(BY_COLUMN) or column in events.columns or column not in catalogue.attributes.columns:
+        return events
+    values = catalogue.attributes[column].cast(pl.String).str.strip_chars()
+    items = pl.DataFrame({"item_id": catalogue.item_ids, column: values}).filter(pl.col(column) != "")
+    placed = events.join(items, on="item_id", how="inner", maintain_order="left")
+    return placed.with_columns(pl.concat_str("user_id", column, separator=" at "))
+
+
 def write_manifest(partition: Partition, people: pl.DataFrame, path: Path) -> None:
     """Write who is where as JSON: counts and digests, no ids. Same partition, same bytes.
 
@@ -135,7 +160,7 @@ def _by_column(
     """One client for each of the values with most people; of equals the smaller value first."""
     if column not in people.columns or column == "user_id":
         known = ", ".join(name for name in people.columns if name != "user_id") or "none"
-        raise DataError(f"--partition by-column:{column}: no such column of people; there are: {known}")
+        raise DataError(f"--partition by-column:{column}: no such column of people or items; there are: {known}")
     values = people[column].cast(pl.String).gather(rest)
     counts = values.drop_nulls().value_counts(name="people").sort(["people", column], descending=[True, False])
     if counts.height < clients:

@@ -7,6 +7,7 @@ import numpy as np
 
 from fedrec.data.splits import Split
 from fedrec.errors import DataError, RunError
+from fedrec.evaluation.masking import Masking
 from fedrec.evaluation.metrics import CUTOFFS, METRICS, ranking_metrics, target_ranks, top_items
 
 Scorer = Callable[[np.ndarray], np.ndarray]
@@ -30,9 +31,13 @@ class Evaluation:
     clients: tuple[np.ndarray, ...] = ()
 
     def means(self) -> dict[str, float]:
-        """The mean over people of every metric, coverage, and (grouped only) ``worst_decile_ndcg@10``."""
+        """The mean over people of every metric, coverage, and two means over clients where people are grouped.
+
+        ``merchant_ndcg@10`` counts every client alike, whatever its size; ``worst_decile_ndcg@10`` is the worst tenth.
+        """
         means = {name: float(values.mean()) for name, values in self.per_person.items()} | self.coverage
         if self.clients:
+            means["merchant_ndcg@10"] = float(np.nanmean(self.client_means("ndcg@10")))
             means["worst_decile_ndcg@10"] = self.worst_decile("ndcg@10")
         return means
 
@@ -62,7 +67,7 @@ def evaluate(
     *,
     people: np.ndarray,
     items: int,
-    mask_last: bool,
+    masking: Masking,
     clients: Sequence[np.ndarray] | None = None,
     batch: int = 256,
     progress: Callable[[int, int], None] | None = None,
@@ -74,8 +79,8 @@ def evaluate(
         split: what was seen and what was held out.
         people: indices into the split, (N,); those without a target are passed over.
         items: size of the catalogue, I.
-        mask_last: take a person's last seen item out of the ranking. Right only where consecutive repeats were
-            merged, so that the last item cannot be the next; earlier history is never masked, because people buy again.
+        masking: what a person's training events take out of the ranking. ``LAST`` is right only where consecutive
+            repeats were merged, ``HISTORY`` only where nothing is taken twice: a target that is masked is missed.
         clients: indices into the split for each client, to report the worst of them.
         batch: people scored at a time; the (people, I) matrix is never held whole.
         progress: called with (people done, people in all) after each block.
@@ -97,8 +102,8 @@ def evaluate(
     for start in range(0, len(people), batch):
         block = people[start : start + batch]
         scores = _checked_scores(scorer(block), people=len(block), items=items)
-        if mask_last:
-            scores = _without_last(scores, split, block)
+        if masking is not Masking.NONE:
+            scores = _masked(scores, split, block, masking)
         best = top_items(scores, max(CUTOFFS))
         for cutoff, shown in is_shown.items():
             shown[best[:, :cutoff]] = True
@@ -142,11 +147,9 @@ def _checked_scores(scores: np.ndarray, *, people: int, items: int) -> np.ndarra
     return scores
 
 
-def _without_last(scores: np.ndarray, split: Split, block: np.ndarray) -> np.ndarray:
-    """A copy in which each person's last seen item scores minus infinity."""
+def _masked(scores: np.ndarray, split: Split, block: np.ndarray, masking: Masking) -> np.ndarray:
+    """A copy in which what each person is not offered scores minus infinity."""
     scores = scores.copy()
     for row, person in enumerate(block):
-        seen = split.train.of(int(person))
-        if len(seen):
-            scores[row, seen[-1]] = -np.inf
+        scores[row, masking.hidden(split.train.of(int(person)))] = -np.inf
     return scores

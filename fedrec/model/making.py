@@ -41,6 +41,7 @@ def make_base(
             weight_decay=config.pretraining.weight_decay,
             batch_people=config.pretraining.batch_people,
             mask_last=config.data.merge_repeats,
+            negatives=negatives_for(config, items=len(catalogue)),
             seed=config.seed,
             on_epoch=lambda epoch, loss: stage.move_to(epoch, text=f"loss {loss:.3f}"),
         )
@@ -74,6 +75,11 @@ def item_table(config: Config, catalogue: Catalogue, *, on_item: Callable[[int],
         progress=lambda done, _: on_item(done),
     )
     return Whitening.fit(raw, dimensions=config.items.dimensions, damping=config.items.damping).apply(raw)
+
+
+def negatives_for(config: Config, *, items: int) -> int | None:
+    """How many items stand for a catalogue of ``items`` in the loss; None for all of them."""
+    return config.model.negatives if items > config.model.full_softmax else None
 
 
 def build_ranker(config: Config, vectors: np.ndarray) -> Ranker:

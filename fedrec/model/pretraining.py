@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedrec.data.histories import Histories
 from fedrec.model.losses import person_losses
@@ -24,6 +25,7 @@ def pretrain(
     batch_people: int,
     mask_last: bool,
     seed: int,
+    negatives: int | None = None,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> None:
     """Fit every parameter of the ranker to the panel's histories, in place.
@@ -33,6 +35,8 @@ def pretrain(
     Args:
         panel: people who opted in as public data; those with fewer than two events teach nothing.
         epochs: 0 leaves the frozen-text ranker as it is.
+        negatives: uniform items, drawn afresh for each batch, that stand for a large catalogue in the loss; None for
+            all items.
         on_epoch: told the epoch (from 1) and its mean loss, nats.
     """
     panel = panel.subset(np.flatnonzero(panel.lengths > 1))
@@ -54,7 +58,8 @@ def pretrain(
             losses = []
             for chosen in np.array_split(rng.permutation(len(windows)), len(windows) // batch_people + 1):
                 batch = padded([windows[i] for i in chosen])
-                per_person = person_losses(ranker, batch, mask_last=mask_last)
+                drawn = _drawn(rng, ranker.items, negatives)
+                per_person = person_losses(ranker, batch, mask_last=mask_last, negatives=drawn)
                 loss = (per_person * batch.is_target.sum(dim=1)).sum() / batch.is_target.sum()
                 optimizer.zero_grad()
                 loss.backward()
@@ -64,3 +69,10 @@ def pretrain(
                 losses.append(float(loss.detach()))
             on_epoch(epoch + 1, float(np.mean(losses)))
     ranker.eval()
+
+
+def _drawn(rng: np.random.Generator, items: int, negatives: int | None) -> Tensor | None:
+    """Different items of the catalogue, uniform; None for all of them."""
+    if negatives is None or negatives >= items:
+        return None
+    return torch.from_numpy(rng.choice(items, negatives, replace=False))

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from fedrec.errors import RunError
 
-METRICS = ("ndcg@10", "hr@10", "mrr@10", "recall@20", "coverage@10", "worst_decile_ndcg@10")
+METRICS = ("ndcg@10", "hr@10", "mrr@10", "recall@20", "coverage@10", "merchant_ndcg@10", "worst_decile_ndcg@10")
 ROWS = (
     *("popularity", "repeat", "markov_knn", "frozen_text", "base", "local_only", "shared", "federated"),
     *("shared_no_noise", "federated_no_noise", "centralized"),

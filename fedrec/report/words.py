@@ -14,6 +14,7 @@ COLUMNS = {
     "mrr@10": ("MRR@10", "one over its rank, zero beyond ten"),
     "recall@20": ("Recall@20", "share of the right products among the first twenty"),
     "coverage@10": ("Coverage@10", "share of the catalogue that anybody is shown"),
+    "merchant_ndcg@10": ("Merchants", "mean over merchants of the mean NDCG@10 of their people"),
     "worst_decile_ndcg@10": ("Worst tenth", "mean NDCG@10 at the tenth of the merchants that is served worst"),
 }
 

@@ -19,6 +19,7 @@ OUTSIDE = {
     "data.max_history": [0],
     "data.split": ["random"],
     "data.merge_repeats": ["perhaps"],
+    "data.mask_history": ["perhaps"],
     "data.time_cut": [3],
     "data.event_columns": ["user_id=Customer"],
     "data.catalogue_columns": [["title"]],

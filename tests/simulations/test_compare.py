@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fedrec.evaluation.masking import Masking
 from simulations.compare import _Contenders
 from tests.tiny_run import Bench
 
@@ -57,7 +58,11 @@ def test_pooled_training_starts_from_the_base_whatever_the_federation_did(privat
 
 @pytest.mark.parametrize(
     ("split", "merges", "masks"),
-    [("leave-last-out", True, True), ("leave-last-out", False, False), ("next-basket", True, False)],
+    [
+        ("leave-last-out", True, Masking.LAST),
+        ("leave-last-out", False, Masking.NONE),
+        ("next-basket", True, Masking.NONE),
+    ],
 )
 def test_last_item_is_masked_only_where_it_cannot_be_the_target(split, merges, masks, tmp_path, monkeypatch):
     seen = []
@@ -65,7 +70,7 @@ def test_last_item_is_masked_only_where_it_cannot_be_the_target(split, merges, m
 
     def spying(self, *args, **kwargs):
         original(self, *args, **kwargs)
-        seen.append(self.table.mask_last)
+        seen.append(self.table.masking)
 
     monkeypatch.setattr(_Contenders, "__init__", spying)
     bench = Bench.at(tmp_path, {"data.merge_repeats": merges, "federation.rounds": 1})

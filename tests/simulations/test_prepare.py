@@ -11,7 +11,7 @@ from fedrec.errors import ConfigError, DataError, RunError
 from fedrec.report.progress import Progress
 from fedrec.runfolder import RunFolder
 from simulations.prepare import prepare, read_people
-from tests.tiny_run import FIRST_DAY, PEOPLE, SETTINGS, Bench, event_rows, write_csv
+from tests.tiny_run import FIRST_DAY, PEOPLE, SETTINGS, Bench, catalogue_rows, event_rows, write_csv
 
 
 def config_of(bench, **changes):
@@ -70,6 +70,25 @@ def test_manifest_is_written_when_named(bench, tmp_path):
     assert {client["name"] for client in manifest["clients"]} == {"Austria", "Brazil", "Chad", "Denmark"}
     assert [client["people"] for client in manifest["clients"]] == [10] * 4
     assert manifest["panel"]["people"] == 24
+
+
+def test_a_brand_is_a_client_and_sees_only_what_was_bought_of_it(tmp_path):
+    made = Bench.at(tmp_path)
+    brand_of = {f"i{item:02d}": ("Even", "Odd")[item % 2] for item in range(40)}
+    write_csv(made.catalogue, [row | {"brand": brand_of[str(row["item_id"])]} for row in catalogue_rows()])
+    changes = {"partition__scheme": "by-column:brand", "partition__clients": 2, "partition__people_per_client": 200}
+    people = read_people(config_of(made, **changes, data__min_events=3))
+    assert people.partition.names == ("Even", "Odd")
+    for rest, group in enumerate(people.partition.clients):
+        for split in (people.split.train, people.split.targets):
+            assert {int(item) % 2 for person in group for item in split.of(int(person))} == {rest}
+    assert PEOPLE < len(people.split.train) <= 2 * PEOPLE
+
+
+def test_masking_histories_where_people_buy_again_is_refused(tmp_path):
+    made, _ = repeating(tmp_path)
+    with pytest.raises(DataError, match=r"data\.mask_history: \d+ of \d+ events take an item .* set it to false"):
+        read_people(config_of(made, data__mask_history=True))
 
 
 def repeating(folder):

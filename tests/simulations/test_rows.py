@@ -11,6 +11,7 @@ from clients.personal import FineTuning
 from clients.training import LocalTraining
 from fedrec.data.histories import Histories
 from fedrec.data.splits import Split
+from fedrec.evaluation.masking import Masking
 from fedrec.model.adapters import adapter_arrays, load_adapter_arrays
 from simulations.rows import MerchantScorer, Table, fine_tuned, ranker_scorer
 from tests.tiny_ranker import ITEMS, adapted, histories, nudge
@@ -111,13 +112,13 @@ def test_no_steps_of_fine_tuning_change_nothing(ranker, everyone):
             np.testing.assert_array_equal(arrays[name], start[name])
 
 
-def table_of(everyone, *, mask_last):
+def table_of(everyone, *, masking):
     """A table in which everybody's next item is the one they saw last."""
     targets = Histories.from_lists([[int(everyone.of(person)[-1])] for person in range(5)])
     people = SimpleNamespace(
         split=Split(everyone, targets), partition=SimpleNamespace(clients=CLIENTS), catalogue=range(ITEMS)
     )
-    return Table(people, mask_last=mask_last)
+    return Table(people, masking=masking)
 
 
 def last_item_first(everyone):
@@ -131,12 +132,12 @@ def last_item_first(everyone):
 
 
 def test_table_judges_everyone_at_a_client_once_and_knows_whose_they_are(everyone):
-    evaluation = table_of(everyone, mask_last=False).judge(last_item_first(everyone))
+    evaluation = table_of(everyone, masking=Masking.NONE).judge(last_item_first(everyone))
     assert evaluation.people.tolist() == [0, 3, 1, 4, 2]
     assert evaluation.means()["ndcg@10"] == 1.0
     assert evaluation.client_means("ndcg@10").tolist() == [1.0, 1.0, 1.0]
 
 
 def test_table_masks_the_last_item_only_when_told(everyone):
-    evaluation = table_of(everyone, mask_last=True).judge(last_item_first(everyone))
+    evaluation = table_of(everyone, masking=Masking.LAST).judge(last_item_first(everyone))
     assert evaluation.means()["ndcg@10"] == 0.0

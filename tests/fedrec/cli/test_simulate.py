@@ -20,7 +20,7 @@ from fedrec.workspace import ledger_of
 from tests.tiny_run import ROOT, SETTINGS, Bench, fedrec, read_lines
 
 METRICS = dict.fromkeys(
-    ("ndcg@10", "hr@10", "mrr@10", "recall@20", "coverage@10", "worst_decile_ndcg@10"),
+    ("ndcg@10", "hr@10", "mrr@10", "recall@20", "coverage@10", "merchant_ndcg@10", "worst_decile_ndcg@10"),
 )
 ALWAYS = ("popularity", "repeat", "markov_knn", "frozen_text", "base", "local_only", "shared", "federated")
 COMPARED = ("shared_no_noise", "federated_no_noise", "centralized")

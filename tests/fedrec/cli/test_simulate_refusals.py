@@ -99,7 +99,11 @@ BAD_FLAGS = {
     "rank too large": (["--rank", 9], USER, r"adapter\.rank=9: expected at most model\.width=8"),
     "more clients than people": (["--clients", 97], USER, "96 people beside a panel of 24 are fewer than 97 clients"),
     "unknown partition": (["--partition", "by-moon"], USER, r"partition\.scheme='by-moon'"),
-    "no such column": (["--partition", "by-column:Moon"], USER, "no such column of people; there are: Country"),
+    "no such column": (
+        ["--partition", "by-column:Moon"],
+        USER,
+        "column of people or items; there are: Country",
+    ),
     "too few values": (["--partition", "by-column:Country", "--clients", 5], USER, "lower --clients to 4 or less"),
     "panel of all": (["--panel-fraction", 1], USER, r"partition\.panel_fraction=1\.0: Input should be less than 1"),
     "negative seed": (["--seed", -1], USER, r"seed=-1: Input should be greater than or equal to 0"),

@@ -4,7 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fedrec.data.partitions import make_partition, write_manifest
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.partitions import make_partition, people_by_item, write_manifest
 from fedrec.errors import ConfigError, DataError
 
 COUNTRIES = ["UK"] * 40 + ["FR"] * 20 + ["DE"] * 20 + ["SE"] * 15 + [None] * 5
@@ -90,13 +91,29 @@ def test_a_column_makes_its_largest_values_clients_and_leaves_the_rest_out():
             {"scheme": "by-column:Country", "clients": 5},
             "4 values are fewer than 5 clients; lower --clients to 4 or less",
         ),
-        ({"scheme": "by-column:shop"}, "by-column:shop: no such column of people; there are: Country"),
-        ({"scheme": "by-column:user_id"}, "no such column of people"),
+        ({"scheme": "by-column:shop"}, "by-column:shop: no such column of people or items; there are: Country"),
+        ({"scheme": "by-column:user_id"}, "no such column of people or items"),
     ],
 )
 def test_an_impossible_partition_is_refused(changes, message):
     with pytest.raises(DataError, match=message):
         partition(**changes)
+
+
+def test_a_column_of_the_catalogue_cuts_a_person_into_one_at_each_brand():
+    events = pl.DataFrame({"user_id": ["b", "a", "b", "b", "a"], "item_id": ["i2", "i0", "i1", "i0", "i3"]})
+    brands = pl.DataFrame({"brand": [" Pilot", "Avery", "Pilot", " "]})
+    items = Catalogue(("i0", "i1", "i2", "i3"), ("pen", "label", "pencil", "nothing"), brands)
+    cut = people_by_item(events, items, scheme="by-column:brand")
+    assert cut.to_dict(as_series=False) == {
+        "user_id": ["b at Pilot", "a at Pilot", "b at Avery", "b at Pilot"],
+        "item_id": ["i2", "i0", "i1", "i0"],
+        "brand": ["Pilot", "Pilot", "Avery", "Pilot"],
+    }
+    for scheme in ("even", "dirichlet", "by-column:shop"):
+        assert people_by_item(events, items, scheme=scheme) is events
+    own = events.with_columns(brand=pl.lit("of the event"))
+    assert people_by_item(own, items, scheme="by-column:brand") is own
 
 
 def test_an_unknown_scheme_is_a_config_error():

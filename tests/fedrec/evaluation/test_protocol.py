@@ -4,6 +4,7 @@ import pytest
 from fedrec.data.histories import Histories
 from fedrec.data.splits import Split
 from fedrec.errors import DataError, RunError
+from fedrec.evaluation.masking import Masking
 from fedrec.evaluation.metrics import METRICS
 from fedrec.evaluation.protocol import Evaluation, evaluate, paired_difference
 
@@ -23,7 +24,7 @@ def random_split(rng, *, people=23, most_targets=1) -> tuple[Split, np.ndarray]:
 
 
 def scored(scores, split, **options) -> Evaluation:
-    options = {"people": np.arange(len(split.train)), "items": scores.shape[1], "mask_last": False} | options
+    options = {"people": np.arange(len(split.train)), "items": scores.shape[1], "masking": Masking.NONE} | options
     return evaluate(lambda people: scores[people], split, **options)
 
 
@@ -41,19 +42,25 @@ def test_masking_takes_only_the_last_item_out():
     scores = np.array([[5.0, 4.0, 3.0]] * 2, dtype=np.float32)
     assert scored(scores, split).per_person["mrr@10"].tolist() == [1 / 3, 1 / 3]
     # First person: item 0 gone, item 1 (earlier history) stays ahead. Second: item 1 gone.
-    assert scored(scores, split, mask_last=True).per_person["mrr@10"].tolist() == [1 / 2, 1 / 2]
+    assert scored(scores, split, masking=Masking.LAST).per_person["mrr@10"].tolist() == [1 / 2, 1 / 2]
+
+
+def test_masking_history_takes_everything_seen_out():
+    split = make_split([[1, 0], [2, 1]], [[2], [0]])
+    scores = np.array([[5.0, 4.0, 3.0, 2.0], [1.0, 4.0, 3.0, 2.0]], dtype=np.float32)
+    assert scored(scores, split, masking=Masking.HISTORY).per_person["mrr@10"].tolist() == [1.0, 1 / 2]
 
 
 def test_masking_does_not_write_into_what_the_scorer_returned():
     split = make_split([[0]], [[1]])
     scores = np.ones((1, 3), dtype=np.float32)
-    evaluate(lambda _: scores, split, people=np.array([0]), items=3, mask_last=True)
+    evaluate(lambda _: scores, split, people=np.array([0]), items=3, masking=Masking.LAST)
     assert (scores == 1).all()
 
 
 def test_a_person_without_a_history_or_without_targets_is_no_trouble():
     split = make_split([[], [1], [2]], [[0], [], [1]])
-    result = scored(np.ones((3, 4), dtype=np.float32), split, mask_last=True)
+    result = scored(np.ones((3, 4), dtype=np.float32), split, masking=Masking.LAST)
     assert result.people.tolist() == [0, 2]
 
 
@@ -73,7 +80,7 @@ def test_the_scorer_is_asked_for_no_more_than_a_block():
         asked.append(len(people))
         return scores[people]
 
-    evaluate(scorer, split, people=np.arange(23), items=ITEMS, mask_last=False, batch=10)
+    evaluate(scorer, split, people=np.arange(23), items=ITEMS, masking=Masking.NONE, batch=10)
     assert asked == [10, 10, 3]
 
 
@@ -117,6 +124,13 @@ def test_worst_decile_is_the_mean_of_the_worst_tenth_of_clients():
     result = Evaluation(people, {"ndcg@10": values}, {}, clients)
     assert result.worst_decile("ndcg@10") == pytest.approx((0 + 1 / 20) / 2)
     assert result.means()["worst_decile_ndcg@10"] == pytest.approx(0.025)
+
+
+def test_mean_over_clients_counts_a_small_client_as_much_as_a_large_one():
+    clients = (np.array([0, 1, 2]), np.array([3]), np.array([4]))
+    result = Evaluation(np.arange(4), {"ndcg@10": np.array([0.0, 0.3, 0.6, 1.0])}, {}, clients)  # 4 has no target
+    assert result.means()["merchant_ndcg@10"] == pytest.approx((0.3 + 1.0) / 2)
+    assert result.means()["ndcg@10"] == pytest.approx(1.9 / 4)
 
 
 def test_client_means_weigh_people_inside_a_client_and_pass_over_empty_clients():

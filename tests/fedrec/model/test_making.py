@@ -14,7 +14,7 @@ from fedrec.errors import ConfigError, RunError
 from fedrec.model.adapters import attach_adapter
 from fedrec.model.base import FILES, PANEL, base_digest, load_base, save_base
 from fedrec.model.decoder import load_backbone
-from fedrec.model.making import adopt_base, build_ranker, item_table, make_base
+from fedrec.model.making import adopt_base, build_ranker, item_table, make_base, negatives_for
 from fedrec.report.progress import Progress
 from tests.tiny_backbones import save_backbone
 from tests.tiny_ranker import (
@@ -162,3 +162,8 @@ def test_history_longer_than_the_backbone_reads_is_refused(tmp_path):
 def test_backbone_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"expected a folder with config\.json"):
         build_ranker(_config(backbone=tmp_path / "nowhere"), vectors())
+
+
+def test_a_catalogue_above_the_bound_is_stood_for_by_negatives():
+    config = parse_config({"model": {"full_softmax": 50, "negatives": 7}}, source="test")
+    assert [negatives_for(config, items=items) for items in (50, 51)] == [None, 7]

@@ -37,6 +37,18 @@ def test_pretraining_lowers_the_loss_and_tells_each_epoch():
     assert not ranker.training
 
 
+def test_few_negatives_stand_for_the_catalogue_and_all_of_them_are_the_catalogue():
+    full, all_items, few = untrained(), untrained(), untrained()
+    before, by_all, by_few = _loss(few), [], []
+    _pretrain(full, on_epoch=lambda _, loss: by_all.append(loss))
+    _pretrain(all_items, negatives=ITEMS)
+    _pretrain(few, negatives=10, on_epoch=lambda _, loss: by_few.append(loss))
+    assert _same(full, all_items)
+    assert not _same(full, few)
+    assert _loss(few) < before - 0.5
+    assert by_few[0] == pytest.approx(by_all[0], abs=0.5)  # the whole catalogue's loss; ten items' is log 4 less
+
+
 def test_every_part_of_the_base_learns():
     ranker, start = untrained(), untrained()
     _pretrain(ranker)
