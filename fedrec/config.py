@@ -132,10 +132,32 @@ class LocalConfig(_Section):
     memory_decay: Rate = Field(0.4, description="weight of a looked-up event relative to the next later one")
     memory_shrinkage: Annotated[float, Field(ge=0)] = Field(0.2, description="pseudo-counts added to each row")
     repeat_weight: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="logits of a person's own earlier purchases; 0 where hardly anything is bought again"
+        14.0, description="logits of a person's own earlier purchases, were all bought again; 160 for next-basket"
+    )
+    repeat_decay: Rate = Field(0.9, description="weight of a visit to the merchant relative to the next later one")
+    basket_weight: Annotated[float, Field(ge=0)] = Field(
+        8.0, description="logits taken from what the latest visit holds already; 0 for next-basket: a new one begins"
+    )
+    popular_weight: Annotated[float, Field(ge=0)] = Field(
+        0.3, description="logits of what sells at the merchant; 10 for next-basket"
+    )
+    popular_half_life_days: Positive | None = Field(
+        None, description="age at which a sale counts half; all alike when absent, 20 for next-basket"
+    )
+    popular_shrinkage: Annotated[float, Field(ge=0)] = Field(
+        3_000.0, description="sales of the public panel that the merchant's own are mixed with"
     )
     tuning_steps: Annotated[int, Field(ge=0)] = Field(2, description="fine-tuning passes over the merchant's people")
     tuning_rate: Positive = Field(2e-2, description="Adam step size of fine-tuning")
+
+
+# The same settings where a whole next basket is asked for (data.split) and not what comes next in this one.
+_NEXT_BASKET = {
+    "repeat_weight": 160.0,
+    "basket_weight": 0.0,
+    "popular_weight": 10.0,
+    "popular_half_life_days": 20.0,
+}
 
 
 class PrivacyConfig(_Section):
@@ -227,6 +249,15 @@ class Config(_Section):
     federation: FederationConfig = FederationConfig()
     compare: bool = Field(False, description="also train without privacy and on pooled data, as references")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="partition, base and who is asked; never noise")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_has_its_own_defaults(cls, values: dict) -> dict:
+        """A merchant remembers for the question that is asked; a setting that is given wins."""
+        data, local = values.get("data"), values.get("local", {})
+        if isinstance(data, dict) and isinstance(local, dict) and data.get("split") == "next-basket":
+            return values | {"local": _NEXT_BASKET | local}
+        return values
 
     @property
     def clients_per_round(self) -> int:

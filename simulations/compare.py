@@ -13,11 +13,12 @@ from clients.merchant import local_training
 from clients.personal import FineTuning
 from clients.training import step_losses
 from fedrec.agreement import Agreement, agreed_ranker
-from fedrec.config import Config
+from fedrec.config import Config, LocalConfig
 from fedrec.evaluation import baselines
 from fedrec.evaluation.masking import masking_of_targets
 from fedrec.evaluation.protocol import Evaluation
 from fedrec.model.adapters import adapter_arrays, load_adapter_arrays, schema_of, trainable_parameters
+from fedrec.model.popularity import popularity_shares
 from fedrec.model.ranker import Ranker
 from fedrec.report.progress import Progress
 from fedrec.schema import Arrays, parameters_of, unflatten
@@ -39,6 +40,24 @@ class Results:
     rows: dict[str, Evaluation]
     trainable_parameters: int
     seconds: float
+
+
+def memory_spec(local: LocalConfig) -> MemorySpec:
+    """How merchants remember, as configured."""
+    return MemorySpec(
+        weight=local.memory_weight,
+        sharpness=local.memory_sharpness,
+        window=local.memory_window,
+        recent=local.memory_recent,
+        decay=local.memory_decay,
+        shrinkage=local.memory_shrinkage,
+        repeat_weight=local.repeat_weight,
+        repeat_decay=local.repeat_decay,
+        basket_weight=local.basket_weight,
+        popular_weight=local.popular_weight,
+        popular_half_life_days=local.popular_half_life_days,
+        popular_shrinkage=local.popular_shrinkage,
+    )
 
 
 class _Contenders:
@@ -76,17 +95,12 @@ class _Contenders:
             tuning=FineTuning(local.tuning_steps, local.tuning_rate),
             training=local_training(self._agreement),
         )
-        memory = MemorySpec(
-            weight=local.memory_weight,
-            sharpness=local.memory_sharpness,
-            window=local.memory_window,
-            recent=local.memory_recent,
-            decay=local.memory_decay,
-            shrinkage=local.memory_shrinkage,
-            repeat_weight=local.repeat_weight,
-        )
+        panel = self._train.subset(self._people.partition.panel)
+        prior = popularity_shares(panel, items=self.ranker.items, half_life_days=local.popular_half_life_days)
         return self.table.judge(
-            MerchantScorer(self.ranker, self._train, self._clients, adapters=adapters, memory=memory)
+            MerchantScorer(
+                self.ranker, self._train, self._clients, adapters=adapters, memory=memory_spec(local), prior=prior
+            )
         )
 
     def centralized(self) -> Evaluation:

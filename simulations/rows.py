@@ -65,6 +65,7 @@ class MerchantScorer:
         clients: person indices of each merchant.
         adapters: of each merchant, in the same order.
         memory: how each merchant remembers its own people.
+        prior: public popularity for the memories, (I,) shares; none when None.
     """
 
     def __init__(
@@ -75,11 +76,14 @@ class MerchantScorer:
         *,
         adapters: Sequence[Arrays],
         memory: MemorySpec,
+        prior: np.ndarray | None = None,
     ) -> None:
         self._ranker = ranker
         self._histories = histories
         self._adapters = adapters
-        self._memories = [LocalMemory.of(histories.subset(group), memory, items=ranker.items) for group in clients]
+        self._memories = [
+            LocalMemory.of(histories.subset(group), memory, items=ranker.items, prior=prior) for group in clients
+        ]
         self._client_of = np.full(len(histories), -1)
         for number, group in enumerate(clients):
             self._client_of[group] = number
@@ -92,7 +96,9 @@ class MerchantScorer:
             load_adapter_arrays(self._ranker, self._adapters[client])
             scores[rows] = ranker_scorer(self._ranker, self._histories)(people[rows])
             for row in rows:
-                scores[row] += self._memories[client].scores(self._histories.of(int(people[row])))
+                person = int(people[row])
+                history, times = self._histories.of(person), self._histories.times(person)
+                scores[row] += self._memories[client].scores(history, times)
         return scores
 
 

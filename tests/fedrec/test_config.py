@@ -64,6 +64,11 @@ OUTSIDE = {
     "local.memory_decay": [0.0, 1.1],
     "local.memory_shrinkage": [-0.1],
     "local.repeat_weight": [-0.1],
+    "local.repeat_decay": [0.0, 1.1],
+    "local.basket_weight": [-0.1],
+    "local.popular_weight": [-0.1],
+    "local.popular_half_life_days": [0.0, math.inf],
+    "local.popular_shrinkage": [-0.1],
     "local.tuning_steps": [-1],
     "local.tuning_rate": [0.0, math.inf],
     "privacy.enabled": ["perhaps"],
@@ -173,6 +178,7 @@ def test_settings_cannot_be_changed_afterwards():
     [
         {},
         {"privacy": {"epsilon": 1 / 3, "delta": 1e-12}, "seed": 2**32 - 1, "compare": True},
+        {"data": {"split": "next-basket"}, "local": {"popular_weight": 1.0}},
         {"data": {"events": "a b/ü.csv", "catalogue": "i.csv", "event_columns": {"user_id": "Customer ID"}}},
     ],
 )
@@ -217,6 +223,14 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path):
 def test_false_and_zero_flags_are_not_taken_for_absent(tmp_path):
     config = resolved({"privacy.enabled": False, "partition.panel_fraction": 0.0, "seed": 0}, tmp_path, "seed = 5")
     assert (config.privacy.enabled, config.partition.panel_fraction, config.seed) == (False, 0.0, 0)
+
+
+def test_a_next_basket_has_defaults_of_its_own_and_a_setting_that_is_given_wins(tmp_path):
+    config = resolved({"data.split": "next-basket"}, tmp_path, "[local]\npopular_weight = 1.5\n")
+    assert (config.local.basket_weight, config.local.popular_weight) == (0.0, 1.5)
+    assert config.local.repeat_weight > Config().local.repeat_weight
+    assert config.local.memory_weight == Config().local.memory_weight
+    assert parse_config({"data": {"split": "leave-last-out"}}, source="here") == Config()
 
 
 def test_resumed_settings_come_from_the_run(tmp_path):

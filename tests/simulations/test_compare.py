@@ -10,7 +10,13 @@ from tests.tiny_run import Bench
 
 ALWAYS = ["popularity", "repeat", "markov_knn", "frozen_text", "base", "local_only", "shared", "federated"]
 COMPARED = ["shared_no_noise", "federated_no_noise", "centralized"]
-NO_LOCAL_PART = {"local.tuning_steps": 0, "local.memory_weight": 0.0}
+NO_LOCAL_PART = {
+    "local.tuning_steps": 0,
+    "local.memory_weight": 0.0,
+    "local.repeat_weight": 0.0,
+    "local.basket_weight": 0.0,
+    "local.popular_weight": 0.0,
+}
 
 
 def test_rows_come_in_the_order_of_the_table(private_run, bare_run):

@@ -1,5 +1,6 @@
 """Each person is scored by their own merchant, and nobody else's data reaches them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,8 +19,21 @@ from tests.tiny_ranker import ITEMS, adapted, histories, nudge
 
 CLIENTS = (np.array([0, 3]), np.array([1, 4]), np.array([2]))
 PEOPLE = np.array([4, 0, 2, 1, 3])
-MEMORY = MemorySpec(weight=1.5, sharpness=30.0, window=3, recent=3, decay=0.4, shrinkage=0.2, repeat_weight=0.0)
-NO_MEMORY = MemorySpec(weight=0.0, sharpness=30.0, window=3, recent=3, decay=0.4, shrinkage=0.2, repeat_weight=0.0)
+MEMORY = MemorySpec(
+    weight=1.5,
+    sharpness=30.0,
+    window=3,
+    recent=3,
+    decay=0.4,
+    shrinkage=0.2,
+    repeat_weight=2.0,
+    repeat_decay=0.9,
+    basket_weight=1.0,
+    popular_weight=0.5,
+    popular_half_life_days=None,
+    popular_shrinkage=5.0,
+)
+NO_MEMORY = replace(MEMORY, weight=0.0, repeat_weight=0.0, basket_weight=0.0, popular_weight=0.0)
 TUNING = FineTuning(steps=2, learning_rate=0.01)
 TRAINING = LocalTraining(mask_last=True, negatives=None, seed=0)
 
@@ -67,7 +81,7 @@ def test_each_person_is_scored_by_their_own_merchant(ranker, everyone):
         load_adapter_arrays(ranker, adapters[number])
         memory = LocalMemory.of(everyone.subset(group), MEMORY, items=ITEMS)
         for person in group:
-            expected = one_by_one(ranker, everyone, person) + memory.scores(everyone.of(person))
+            expected = one_by_one(ranker, everyone, person) + memory.scores(everyone.of(person), everyone.times(person))
             np.testing.assert_allclose(scores[PEOPLE.tolist().index(person)], expected, atol=1e-5)
 
 
@@ -75,6 +89,16 @@ def test_without_memory_and_with_one_adapter_merchants_score_as_the_ranker_does(
     same = [adapter_arrays(ranker)] * 3
     scores = MerchantScorer(ranker, everyone, CLIENTS, adapters=same, memory=NO_MEMORY)(PEOPLE)
     np.testing.assert_allclose(scores, ranker_scorer(ranker, everyone)(PEOPLE), atol=1e-5)
+
+
+def test_public_popularity_reaches_every_merchant(ranker, everyone):
+    same, prior = [adapter_arrays(ranker)] * 3, np.eye(ITEMS)[0]  # all of it is the first item's
+    plain, informed = (
+        MerchantScorer(ranker, everyone, CLIENTS, adapters=same, memory=MEMORY, prior=shares)(PEOPLE)
+        for shares in (None, prior)
+    )
+    assert (informed[:, 0] > plain[:, 0] + 0.1).all()
+    np.testing.assert_array_equal(informed[:, 1:], plain[:, 1:])
 
 
 def test_memory_holds_nothing_of_other_merchants(ranker, everyone):
