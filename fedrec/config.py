@@ -110,6 +110,25 @@ class PretrainingConfig(_Section):
     judge_share: Fraction = Field(0.2, description="share of the panel kept from training, to choose the best round on")
 
 
+class PairsConfig(_Section):
+    """What follows what among public people: a part of the base and of every score; costs no privacy."""
+
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="logits of the part; when absent fitted on the people kept to judge, 0 where none are or untrained",
+    )
+    window: Count = Field(3, description="events apart that still count as a pair")
+    suggestions: Annotated[int, Field(ge=0)] = Field(
+        10, description="best next items of the base after each item, listed besides the pairs that were seen"
+    )
+    sharpness: Positive = Field(30.0, description="how soon a pair's probability counts")
+    recent: Window = Field(3, description="events of a history that are looked up")
+    decay: Rate = Field(0.4, description="weight of a looked-up event relative to the next later one")
+    shrinkage: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.2, description="pseudo-counts added to each row"
+    )
+
+
 class AdapterConfig(_Section):
     """The only parameters that are trained on private data and cross the wire."""
 
@@ -243,6 +262,7 @@ class Config(_Section):
     items: ItemsConfig = ItemsConfig()
     model: ModelConfig = ModelConfig()
     pretraining: PretrainingConfig = PretrainingConfig()
+    pairs: PairsConfig = PairsConfig()
     adapter: AdapterConfig = AdapterConfig()
     local: LocalConfig = LocalConfig()
     privacy: PrivacyConfig = PrivacyConfig()

@@ -39,6 +39,7 @@ LARGEST = {
     "base/items.safetensors": 8 * 2**30,
     "base/ranker.safetensors": 32 * 2**30,
     "base/ranker.json": 2**20,
+    "base/pairs.safetensors": 2**30,
     CATALOGUE: 8 * 2**30,
     CA_CRT: 2**16,
 }

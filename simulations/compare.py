@@ -18,6 +18,7 @@ from fedrec.evaluation import baselines
 from fedrec.evaluation.masking import masking_of_targets
 from fedrec.evaluation.protocol import Evaluation
 from fedrec.model.adapters import adapter_arrays, load_adapter_arrays, schema_of, trainable_parameters
+from fedrec.model.pairs import PublicPairs
 from fedrec.model.popularity import popularity_shares
 from fedrec.model.ranker import Ranker
 from fedrec.report.progress import Progress
@@ -68,6 +69,7 @@ class _Contenders:
         self._train, self._clients = people.split.train, people.partition.clients
         self.table = Table(people, masking_of_targets(config.data))
         self.ranker = agreed_ranker(agreement, run)
+        self._pairs = [PublicPairs.load(run / "base").part()]
         self.base = adapter_arrays(self.ranker)
         self.schema = schema_of(self.ranker)
 
@@ -80,9 +82,9 @@ class _Contenders:
         )
 
     def alone(self, adapter: Arrays) -> Evaluation:
-        """One adapter for everybody, merchant-local parts off."""
+        """One adapter and the public pairs for everybody, merchant-local parts off."""
         load_adapter_arrays(self.ranker, adapter)
-        return self.table.judge(ranker_scorer(self.ranker, self._train))
+        return self.table.judge(ranker_scorer(self.ranker, self._train, parts=self._pairs))
 
     def at_merchants(self, adapter: Arrays) -> Evaluation:
         """The adapter as each merchant would deploy it: fine-tuned on its own people, its own memory on top."""
@@ -99,7 +101,13 @@ class _Contenders:
         prior = popularity_shares(panel, items=self.ranker.items, half_life_days=local.popular_half_life_days)
         return self.table.judge(
             MerchantScorer(
-                self.ranker, self._train, self._clients, adapters=adapters, memory=memory_spec(local), prior=prior
+                self.ranker,
+                self._train,
+                self._clients,
+                adapters=adapters,
+                memory=memory_spec(local),
+                prior=prior,
+                parts=self._pairs,
             )
         )
 
@@ -107,7 +115,7 @@ class _Contenders:
         """The adapter trained on everybody's pooled histories, without privacy."""
         load_adapter_arrays(self.ranker, self.base)
         _train_pooled(self.ranker, self._people, self._agreement)
-        return self.table.judge(ranker_scorer(self.ranker, self._train))
+        return self.table.judge(ranker_scorer(self.ranker, self._train, parts=self._pairs))
 
 
 def measure_rows(

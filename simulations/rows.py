@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from clients.memory import LocalMemory, MemorySpec
 from clients.personal import FineTuning, fine_tune
@@ -13,6 +12,7 @@ from fedrec.data.histories import Histories
 from fedrec.evaluation.masking import Masking
 from fedrec.evaluation.protocol import Evaluation, Scorer, evaluate
 from fedrec.model.adapters import load_adapter_arrays
+from fedrec.model.pairs import PairPart, scores_with
 from fedrec.model.ranker import Ranker
 from fedrec.model.windows import latest_events
 from fedrec.schema import Arrays
@@ -44,20 +44,19 @@ class Table:
         )
 
 
-def ranker_scorer(ranker: Ranker, histories: Histories) -> Scorer:
-    """Score with the ranker as it stands, adapter included."""
+def ranker_scorer(ranker: Ranker, histories: Histories, *, parts: Sequence[PairPart] = ()) -> Scorer:
+    """Score with the ranker as it stands, adapter included, and with what pairs add to it."""
 
     def score(people: np.ndarray) -> np.ndarray:
         ranker.eval()
         items, last = latest_events(histories, people, history=ranker.spec.history)
-        with torch.inference_mode():
-            return ranker(items, last)[:, 0].numpy()
+        return scores_with(ranker, parts, items, last)[:, 0].numpy()
 
     return score
 
 
 class MerchantScorer:
-    """Each person is scored by their own merchant: its adapter, and its own memory on top.
+    """Each person is scored by their own merchant: its adapter, shared pairs, and its own memory on top.
 
     Args:
         ranker: with an adapter; overwritten.
@@ -66,6 +65,7 @@ class MerchantScorer:
         adapters: of each merchant, in the same order.
         memory: how each merchant remembers its own people.
         prior: public popularity for the memories, (I,) shares; none when None.
+        parts: what shared pairs add, at every merchant alike.
     """
 
     def __init__(
@@ -77,8 +77,9 @@ class MerchantScorer:
         adapters: Sequence[Arrays],
         memory: MemorySpec,
         prior: np.ndarray | None = None,
+        parts: Sequence[PairPart] = (),
     ) -> None:
-        self._ranker = ranker
+        self._ranker, self._parts = ranker, parts
         self._histories = histories
         self._adapters = adapters
         self._memories = [
@@ -91,10 +92,11 @@ class MerchantScorer:
     def __call__(self, people: np.ndarray) -> np.ndarray:
         scores = np.empty((len(people), self._ranker.items), np.float32)
         clients = self._client_of[people]
+        shared = ranker_scorer(self._ranker, self._histories, parts=self._parts)
         for client in np.unique(clients):
             rows = np.flatnonzero(clients == client)
             load_adapter_arrays(self._ranker, self._adapters[client])
-            scores[rows] = ranker_scorer(self._ranker, self._histories)(people[rows])
+            scores[rows] = shared(people[rows])
             for row in rows:
                 person = int(people[row])
                 history, times = self._histories.of(person), self._histories.times(person)

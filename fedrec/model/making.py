@@ -1,4 +1,4 @@
-"""Making the public base, as configured: encode the catalogue, build the ranker, fit it to public people."""
+"""Making the public base, as configured: encode the catalogue, build the ranker, fit it and pairs to public people."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +9,18 @@ from fedrec.config import Config
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.histories import Histories
 from fedrec.errors import ConfigError, RunError
+from fedrec.evaluation.masking import masking_of
+from fedrec.evaluation.panel import fit_weight
 from fedrec.model.base import CATALOGUE, PANEL, load_base, new_ranker, save_base
 from fedrec.model.decoder import load_backbone, small_llama
 from fedrec.model.items import Whitening, catalogue_vectors
+from fedrec.model.pairs import PairSpec, PublicPairs, public_pairs, with_weight
 from fedrec.model.pretraining import pretrain
 from fedrec.model.ranker import Ranker, RankerSpec
+from fedrec.model.transitions import gap_weights_of
 from fedrec.report.progress import Progress
+
+PAIR_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # logits; no part at all stays a choice
 
 
 def make_base(
@@ -45,7 +51,10 @@ def make_base(
             seed=config.seed,
             on_epoch=lambda epoch, loss: stage.move_to(epoch, text=f"loss {loss:.3f}"),
         )
-    _write(ranker, folder, catalogue=catalogue, judge=judge)
+    with progress.stage("counting public pairs", total=1) as stage:
+        pairs = count_public_pairs(config, ranker, fit=fit, judge=judge)
+        stage.advance(text=f"{len(pairs)} pairs, weight {pairs.spec.weight:g}")
+    _write(ranker, pairs, folder, catalogue=catalogue, judge=judge)
 
 
 def adopt_base(source: Path, folder: Path, *, catalogue: Catalogue, judge: Histories) -> None:
@@ -62,7 +71,29 @@ def adopt_base(source: Path, folder: Path, *, catalogue: Catalogue, judge: Histo
     noted = source / CATALOGUE
     if noted.exists() and noted.read_text(encoding="utf-8").strip() != catalogue.text_only().digest():
         raise RunError(f"{source}: made for {items} other items, texts or another order; pretrain with this catalogue")
-    _write(ranker, folder, catalogue=catalogue, judge=judge)
+    _write(ranker, PublicPairs.load(source), folder, catalogue=catalogue, judge=judge)
+
+
+def count_public_pairs(config: Config, ranker: Ranker, *, fit: Histories, judge: Histories) -> PublicPairs:
+    """Count the pairs of ``fit`` and weigh them, as configured, or by what predicts ``judge`` best.
+
+    A ranker that learned from nobody gets no weight unless one is configured: it stays the frozen-text baseline.
+    """
+    settings = config.pairs
+    spec = PairSpec(
+        weight=settings.weight or 0.0,
+        sharpness=settings.sharpness,
+        recent=settings.recent,
+        decay=settings.decay,
+        shrinkage=settings.shrinkage,
+    )
+    weights = gap_weights_of(settings.window)
+    pairs = public_pairs(ranker, fit, gap_weights=weights, suggestions=settings.suggestions, spec=spec)
+    is_trained = config.pretraining.epochs and len(fit)
+    if settings.weight is not None or not is_trained or not (judge.lengths > 1).any():
+        return pairs
+    masking = masking_of(config.data)
+    return with_weight(pairs, fit_weight(ranker, judge, pairs.part(), weights=PAIR_WEIGHTS, masking=masking))
 
 
 def item_table(config: Config, catalogue: Catalogue, *, on_item: Callable[[int], None]) -> np.ndarray:
@@ -118,8 +149,8 @@ def build_ranker(config: Config, vectors: np.ndarray) -> Ranker:
     return ranker
 
 
-def _write(ranker: Ranker, folder: Path, *, catalogue: Catalogue, judge: Histories) -> None:
-    save_base(ranker, folder)
+def _write(ranker: Ranker, pairs: PublicPairs, folder: Path, *, catalogue: Catalogue, judge: Histories) -> None:
+    save_base(ranker, folder, pairs)
     (folder / CATALOGUE).write_text(catalogue.text_only().digest() + "\n", encoding="utf-8")
     if len(judge):
         judge.save(folder / PANEL)

@@ -52,6 +52,24 @@ def count_transitions(
         gap_weights: weight of a pair that is 1, 2, ... events apart.
         shrinkage: pseudo-counts of nothing added to each row, >= 0, so that a row seen once says little.
     """
+    first, then, counts = count_pairs(histories, items=items, gap_weights=gap_weights)
+    return transition_table(first, then, counts, items=items, shrinkage=shrinkage)
+
+
+def gap_weights_of(window: int) -> list[float]:
+    """Weight 1/g for a pair that is g events apart, up to ``window`` of them."""
+    return [1 / gap for gap in range(1, window + 1)]
+
+
+def count_pairs(
+    histories: Histories, *, items: int, gap_weights: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count how often each item came 1, 2, ... events after another of the same person, pair by pair.
+
+    Returns:
+        The earlier item, the later one (C,) int32 each, and the weighted count (C,) float64, > 0; each pair once,
+        sorted by both.
+    """
     person_of = np.repeat(np.arange(len(histories)), histories.lengths)
     sequence = histories.items.astype(np.int64)
     keys, weights = [], []
@@ -61,7 +79,22 @@ def count_transitions(
         weights.append(np.full(int(is_pair.sum()), weight))
     pairs, place = np.unique(np.concatenate(keys), return_inverse=True)
     counts = np.bincount(place, weights=np.concatenate(weights), minlength=len(pairs))
-    rows = pairs // items
-    totals = np.bincount(rows, weights=counts, minlength=items) + shrinkage
-    offsets = np.searchsorted(rows, np.arange(items + 1))
-    return Transitions(offsets, (pairs % items).astype(np.int32), (counts / totals[rows]).astype(np.float32))
+    return (pairs // items).astype(np.int32), (pairs % items).astype(np.int32), counts
+
+
+def transition_table(
+    first: np.ndarray, then: np.ndarray, counts: np.ndarray, *, items: int, shrinkage: float
+) -> Transitions:
+    """Turn counts of pairs into rows of shares.
+
+    Args:
+        first, then: (C,) item indices, each pair once, sorted by both.
+        counts: (C,), >= 0; a pair that counts nothing is left out.
+        items: size of the catalogue, I.
+        shrinkage: pseudo-counts of nothing added to each row, >= 0.
+    """
+    is_there = counts > 0
+    first, then, counts = first[is_there], then[is_there], counts[is_there]
+    totals = np.bincount(first, weights=counts, minlength=items) + shrinkage
+    offsets = np.searchsorted(first, np.arange(items + 1))
+    return Transitions(offsets, then.astype(np.int32), (counts / totals[first]).astype(np.float32))

@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedrec.data.histories import Histories
-from fedrec.model.base import base_digest, load_base
+from fedrec.model.base import FILES, base_digest, load_base
 from tests.tiny_run import PEOPLE, Bench, catalogue_rows, event_rows, fedrec, write_csv
 
 
@@ -40,7 +40,7 @@ def test_people_to_judge_on_are_kept_aside(made):
 def test_nothing_but_the_base_is_left(made):
     bench, _ = made
     names = {path.name for path in (bench.folder / "base").iterdir()}
-    files = {"items.safetensors", "ranker.safetensors", "ranker.json", "panel.safetensors", "catalogue.sha256"}
+    files = {*FILES, "panel.safetensors", "catalogue.sha256"}
     assert names == files
     assert {path.name for path in bench.folder.iterdir()} <= {"base", "events.csv", "items.csv", "tiny.toml", ".cache"}
 

@@ -100,6 +100,7 @@ def test_run_folder_holds_everything(private_run):
         *("report.html", "report.json", "summary.json", "policy.toml"),
         *("keys/server.key", "keys/operator.key"),
         *("base/items.safetensors", "base/ranker.safetensors", "base/ranker.json", "base/panel.safetensors"),
+        "base/pairs.safetensors",
         *(f"checkpoints/round-{number:05d}.{end}" for number in (2, 3) for end in ("json", "safetensors")),
         *(f"ledger/client-{client:05d}.sqlite" for client in range(4)),
         *(f"keys/client-{client:05d}.key" for client in range(4)),

@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 from fedrec.config import Config
 from fedrec.errors import RunError
 from fedrec.model.base import FILES, LONGEST_HISTORY, base_digest, load_base, new_ranker, save_base
+from fedrec.model.pairs import PAIRS, PublicPairs, no_pairs
+from tests.tiny_pairs import some_pairs
 from tests.tiny_ranker import HISTORY, ITEMS, learned, ranker_spec, scores, vectors
 
 HISTORIES = torch.randint(0, ITEMS, (3, HISTORY), generator=torch.Generator().manual_seed(0))
@@ -28,6 +30,19 @@ def test_base_comes_back_bit_for_bit(folder):
     assert list(weights) == list(saved.state_dict())
     assert all(torch.equal(values, weights[name]) for name, values in saved.state_dict().items())
     assert torch.equal(scores(loaded.eval(), HISTORIES), scores(saved, HISTORIES))
+
+
+def test_pairs_come_back_with_the_base_and_none_are_an_empty_list(folder, tmp_path):
+    assert len(PublicPairs.load(folder)) == 0
+    save_base(learned(), tmp_path / "with", some_pairs())
+    assert np.array_equal(PublicPairs.load(tmp_path / "with").then, some_pairs().then)
+    assert base_digest(tmp_path / "with") != base_digest(folder)
+
+
+def test_pairs_over_another_catalogue_are_refused(folder):
+    no_pairs(ITEMS + 1).save(folder)
+    with pytest.raises(RunError, match=r"not a usable base: pairs\.safetensors: for 41 items, the ranker has 40"):
+        load_base(folder)
 
 
 def test_saving_twice_gives_the_same_digest_and_every_file_counts(folder, tmp_path):
@@ -51,7 +66,7 @@ def test_file_that_is_missing_or_cut_short_is_refused(folder, name):
         (folder / name).unlink()
         if damaged is not None:
             (folder / name).write_bytes(damaged)
-        with pytest.raises(RunError, match="base: not a usable base: "):
+        with pytest.raises(RunError, match=rf"base(/{PAIRS})?: not a usable base: "):
             load_base(folder)
         (folder / name).write_bytes(content)
     load_base(folder)

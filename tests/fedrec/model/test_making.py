@@ -15,8 +15,11 @@ from fedrec.model.adapters import attach_adapter
 from fedrec.model.base import FILES, PANEL, base_digest, load_base, save_base
 from fedrec.model.decoder import load_backbone
 from fedrec.model.making import adopt_base, build_ranker, item_table, make_base, negatives_for
+from fedrec.model.pairs import PAIRS, PublicPairs, with_weight
+from fedrec.model.transitions import count_transitions
 from fedrec.report.progress import Progress
 from tests.tiny_backbones import save_backbone
+from tests.tiny_pairs import some_pairs
 from tests.tiny_ranker import (
     DIMENSIONS,
     HISTORY,
@@ -75,10 +78,65 @@ def test_made_base_is_pretrained_and_keeps_the_judges_aside(tmp_path):
     assert np.array_equal(judges.offsets, JUDGE.offsets)
 
 
-def test_judges_have_no_say_in_the_base(tmp_path):
+def test_judges_have_no_say_in_the_base_but_for_one_weight(tmp_path):
     for name, judge in (("one", JUDGE), ("other", histories(9, 9, seed=7))):
         _make(tmp_path / name, _config(), judge=judge)
-    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes() for name in FILES)
+    for name in set(FILES) - {PAIRS}:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+    one, other = (PublicPairs.load(tmp_path / name) for name in ("one", "other"))
+    with_weight(other, one.spec.weight).save(tmp_path)
+    assert (tmp_path / PAIRS).read_bytes() == (tmp_path / "one" / PAIRS).read_bytes()
+
+
+def test_pairs_are_counted_from_the_people_the_base_is_trained_on(tmp_path):
+    _make(tmp_path, _config())
+    pairs = PublicPairs.load(tmp_path)
+    table = count_transitions(FIT, items=ITEMS, gap_weights=[1, 1 / 2, 1 / 3], shrinkage=0.0)
+    counted = pairs.part().transitions
+    for item in range(ITEMS):
+        expected = table.after(np.array([item]), decay=1.0)
+        expected[item] = 0  # no pair of an item with itself
+        found = counted.after(np.array([item]), decay=1.0)
+        assert found / max(found.sum(), 1e-9) == pytest.approx(expected / max(expected.sum(), 1e-9), abs=1e-6)
+    assert len(pairs) >= 10 * ITEMS  # ten suggestions an item besides
+
+
+WALKS = [[(start + step) % ITEMS for step in range(10)] for start in range(0, ITEMS, 2)]
+FORTH, BACK = Histories.from_lists(WALKS), Histories.from_lists([walk[::-1] for walk in WALKS])
+
+
+@pytest.mark.parametrize(("judge", "helps"), [(FORTH, True), (BACK, False)])
+def test_pairs_weigh_what_they_are_worth_to_people_who_were_not_counted(judge, helps, tmp_path):
+    _make(tmp_path, _config(), fit=FORTH, judge=judge)
+    assert (PublicPairs.load(tmp_path).spec.weight > 0) == helps
+
+
+@pytest.mark.parametrize(
+    ("settings", "people", "weight"),
+    [
+        ({"pretraining": {"epochs": 0}}, {}, 0.0),
+        ({}, {"fit": Histories.from_lists([])}, 0.0),
+        ({}, {"judge": Histories.from_lists([])}, 0.0),
+        ({}, {"judge": Histories.from_lists([[3], [5]])}, 0.0),
+        ({"pairs": {"weight": 0.75}}, {}, 0.75),
+        ({"pairs": {"weight": 0.75}}, {"judge": Histories.from_lists([])}, 0.75),
+        ({"pairs": {"weight": 0.0}}, {}, 0.0),
+    ],
+)
+def test_weight_is_nothing_where_it_cannot_be_fitted_unless_it_is_set(settings, people, weight, tmp_path):
+    config = parse_config({**_config().model_dump(exclude_none=True, mode="json"), **settings}, source="test")
+    _make(tmp_path, config, **({"fit": FORTH, "judge": FORTH} | people))
+    assert PublicPairs.load(tmp_path).spec.weight == weight
+
+
+def test_settings_reach_the_pairs(tmp_path):
+    values = {"window": 1, "suggestions": 0, "sharpness": 7.0, "recent": 2, "decay": 0.5, "shrinkage": 1.5}
+    config = parse_config({**_config().model_dump(exclude_none=True, mode="json"), "pairs": values}, source="test")
+    _make(tmp_path, config, fit=Histories.from_lists([[0, 1, 2]]))
+    pairs = PublicPairs.load(tmp_path)
+    assert list(zip(pairs.first.tolist(), pairs.then.tolist(), strict=True)) == [(0, 1), (1, 2)]
+    spec = pairs.spec
+    assert (spec.sharpness, spec.recent, spec.decay, spec.shrinkage) == (7.0, 2, 0.5, 1.5)
 
 
 def test_without_public_people_the_base_is_the_frozen_text_ranker(tmp_path):
@@ -107,7 +165,7 @@ def test_item_table_tells_how_far_it_is_and_has_unit_rows():
 
 
 def test_base_made_elsewhere_is_adopted_bit_for_bit(tmp_path):
-    save_base(learned(), tmp_path / "source")
+    save_base(learned(), tmp_path / "source", some_pairs())
     adopt_base(tmp_path / "source", tmp_path / "run", catalogue=CATALOGUE, judge=JUDGE)
     assert all((tmp_path / "run" / name).read_bytes() == (tmp_path / "source" / name).read_bytes() for name in FILES)
     assert len(Histories.load(tmp_path / "run" / PANEL)) == len(JUDGE)

@@ -1,0 +1,122 @@
+"""How good a ranker is on public people that it was not trained on: every late event, over the whole catalogue."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedrec.data.histories import Histories
+from fedrec.evaluation.masking import Masking
+from fedrec.model.pairs import PairPart, scores_with
+from fedrec.model.ranker import Ranker
+from fedrec.model.windows import Windows, padded, window_of_step
+
+LATEST_EVENTS = 73  # of each person; bounds the time that measuring takes
+WINDOWS_AT_A_TIME = 64
+CUTOFF = 10
+TEMPERATURES = (0.8, 1.0, 1.25, 1.25**2)  # by which all scores are divided: sureness is no part of a ranking
+
+
+@torch.no_grad()
+def panel_measures(
+    ranker: Ranker, panel: Histories, *, masking: Masking, parts: Iterable[PairPart] = ()
+) -> dict[str, float]:
+    """Predict every late event of every panel member from the ones before it, over the whole catalogue.
+
+    Args:
+        panel: public people; those with fewer than two events have nothing to predict.
+        masking: what is not offered.
+        parts: what pairs add to the ranker's score.
+
+    Returns:
+        ``panel_loss`` (nats) and ``panel_ndcg@10``: means over people of the mean over their events. The loss is that
+        of the scores divided by whichever of ``TEMPERATURES`` suits the panel best: a part that ranks better but makes
+        the ranker too sure of itself is not held to be worse.
+
+    Source: temperature scaling, Guo et al. 2017, section 4.2, https://arxiv.org/abs/1706.04599
+    """
+    ranker.eval()
+    people, sequences, pasts = _windows(panel, history=ranker.spec.history)
+    totals = np.zeros((len(panel), len(TEMPERATURES) + 2))  # losses, NDCG, events
+    for first in range(0, len(sequences), WINDOWS_AT_A_TIME):
+        rows = slice(first, first + WINDOWS_AT_A_TIME)
+        windows = padded(sequences[rows])
+        np.add.at(totals, people[rows], _measure(ranker, parts, windows, pasts[rows], masking=masking))
+    ranker.train()
+    totals = totals[totals[:, -1] > 0]
+    *losses, ndcg = (totals[:, :-1] / totals[:, -1:]).mean(axis=0)
+    return {"panel_loss": float(min(losses)), f"panel_ndcg@{CUTOFF}": float(ndcg)}
+
+
+def fit_weight(
+    ranker: Ranker,
+    panel: Histories,
+    part: PairPart,
+    *,
+    weights: Sequence[float],
+    masking: Masking,
+    others: Sequence[PairPart] = (),
+) -> float:
+    """Choose the weight under which ``part`` predicts the panel best; of equals the first.
+
+    Args:
+        panel: public people whom ``part`` was not counted from, at least one with two events.
+        weights: to choose from; with 0 among them, a part that only does harm is turned off.
+        masking: what is not offered.
+        others: parts that are there whatever is chosen.
+    """
+
+    def loss(weight: float) -> float:
+        parts = [*others, replace(part, weight=weight)]
+        return panel_measures(ranker, panel, masking=masking, parts=parts)["panel_loss"]
+
+    return min(weights, key=loss)
+
+
+def _windows(panel: Histories, *, history: int) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Cut everybody's late events into windows that predict each event once.
+
+    Returns:
+        Whose each window is, the windows, and what the person took before each.
+    """
+    late = panel.latest(LATEST_EVENTS)
+    counts = -(-(late.lengths - 1).clip(min=0) // history)
+    windows, pasts = [], []
+    for person, count in enumerate(counts):
+        everything = panel.of(person)
+        for step in range(count):
+            window = window_of_step(late.of(person), step=step, history=history)
+            windows.append(window)
+            pasts.append(everything[: len(everything) - step * history - len(window)])
+    return np.repeat(np.arange(len(panel)), counts), windows, pasts
+
+
+def _measure(
+    ranker: Ranker, parts: Iterable[PairPart], windows: Windows, pasts: list[np.ndarray], *, masking: Masking
+) -> np.ndarray:
+    """Sum the loss at each temperature, NDCG and the number of events over each window: (B, temperatures + 2)."""
+    logits = scores_with(ranker, parts, windows.items, windows.positions)  # (B, T, I)
+    scores = torch.gather(logits, 2, windows.targets[..., None])
+    if masking is Masking.LAST:
+        last = torch.gather(windows.items, 1, windows.positions)
+        logits = logits.scatter(2, last[..., None], float("-inf"))
+    elif masking is Masking.HISTORY:
+        logits = logits.masked_fill(_is_seen(windows, pasts, items=ranker.items), float("-inf"))
+    losses = [torch.logsumexp(logits / by, dim=2) - scores[..., 0] / by for by in TEMPERATURES]
+    ranks = 1 + (logits > scores).sum(dim=2)
+    gains = torch.where(ranks <= CUTOFF, 1 / torch.log2(1 + ranks.float()), torch.zeros(ranks.shape))
+    measures = torch.stack([*losses, gains, torch.ones(ranks.shape)], dim=2)  # (B, T, temperatures + 2)
+    return torch.where(windows.is_target[..., None], measures, torch.zeros(measures.shape)).sum(dim=1).double().numpy()
+
+
+def _is_seen(windows: Windows, pasts: list[np.ndarray], *, items: int) -> Tensor:
+    """Whether each item was taken at or before each position, (B, T, I)."""
+    length = windows.items.shape[1]
+    first = torch.full((len(pasts), items), length)  # (B, I), the position from which an item is known
+    for row, past in enumerate(pasts):
+        taken = windows.items[row, windows.is_target[row]]
+        first[row].scatter_reduce_(0, taken, torch.arange(len(taken)), "amin")
+        first[row, torch.from_numpy(past.astype(np.int64))] = 0
+    return first[:, None, :] <= windows.positions[..., None]
