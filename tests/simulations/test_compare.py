@@ -4,8 +4,19 @@ import json
 
 import pytest
 
+from fedrec.agreement import read_agreement
+from fedrec.config import load_config
 from fedrec.evaluation.masking import Masking
+from fedrec.model.adapters import load_adapter_arrays
+from fedrec.model.base import load_base
+from fedrec.model.pairs import PublicPairs
+from fedrec.runfolder import RunFolder
+from fedrec.schema import unflatten
+from server.job import job_of_run
+from server.strategy import initial_state
 from simulations.compare import _Contenders
+from simulations.prepare import read_people
+from simulations.rows import ranker_scorer
 from tests.tiny_run import Bench
 
 ALWAYS = ["popularity", "repeat", "markov_knn", "frozen_text", "base", "local_only", "shared", "federated"]
@@ -44,6 +55,39 @@ def test_untrained_base_is_the_frozen_text_baseline(tmp_path):
     assert bench.simulate("--no-dp").exit_code == 0
     metrics = bench.summary()["metrics"]
     assert metrics["base"] == pytest.approx(metrics["frozen_text"], abs=1e-4)
+
+
+def test_public_pairs_count_in_every_row_of_a_trained_ranker_and_in_no_baseline(bare_run, tmp_path):
+    """The same base and rounds, whose pairs say much more."""
+    bench = Bench.at(tmp_path, {"pairs.sharpness": 30.0})
+    assert bench.simulate("--no-dp").exit_code == 0
+    faint, loud = bare_run[0].summary()["metrics"], bench.summary()["metrics"]
+    for row in ("base", "shared", "local_only", "federated"):
+        assert loud[row]["ndcg@10"] > faint[row]["ndcg@10"] + 0.1, row
+    for row in ("popularity", "repeat", "markov_knn", "frozen_text"):
+        assert loud[row] == faint[row], row
+
+
+def test_before_the_first_round_the_federation_is_the_base_person_by_person(bare_run):
+    """The adapter that a server starts from is no change, with public pairs and with the local part alike."""
+    bench, _ = bare_run
+    config = load_config(bench.out / "config.toml")
+    people, agreement = read_people(config), read_agreement(bench.out)
+    with RunFolder.open_for_resume(bench.out) as folder:
+        job = job_of_run(folder, config)
+    begun = initial_state(job.initial, job.federation.schema, measures={"panel_loss": 0.0})
+    start = unflatten(begun.best, job.federation.schema)
+    contenders = _Contenders(config, bench.out, people, agreement)
+    everyone = people.private
+    ranker, train, pairs = load_base(bench.out / "base"), people.split.train, PublicPairs.load(bench.out / "base")
+    assert pairs.spec.weight > 0
+    base = ranker_scorer(ranker, train, parts=[pairs.part()])(everyone)
+    load_adapter_arrays(contenders.ranker, start)
+    assert ranker_scorer(contenders.ranker, train, parts=[pairs.part()])(everyone) == pytest.approx(base, abs=1e-6)
+    for row in (contenders.alone, contenders.at_merchants):
+        before, after = row(contenders.base).per_person, row(start).per_person
+        for name in before:
+            assert after[name] == pytest.approx(before[name], abs=1e-6), name
 
 
 def test_references_do_not_depend_on_privacy(private_run, bare_run):

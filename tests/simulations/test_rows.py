@@ -15,6 +15,7 @@ from fedrec.data.splits import Split
 from fedrec.evaluation.masking import Masking
 from fedrec.model.adapters import adapter_arrays, load_adapter_arrays
 from simulations.rows import MerchantScorer, Table, fine_tuned, ranker_scorer
+from tests.tiny_pairs import some_pairs
 from tests.tiny_ranker import ITEMS, adapted, histories, nudge
 
 CLIENTS = (np.array([0, 3]), np.array([1, 4]), np.array([2]))
@@ -83,6 +84,16 @@ def test_each_person_is_scored_by_their_own_merchant(ranker, everyone):
         for person in group:
             expected = one_by_one(ranker, everyone, person) + memory.scores(everyone.of(person), everyone.times(person))
             np.testing.assert_allclose(scores[PEOPLE.tolist().index(person)], expected, atol=1e-5)
+
+
+def test_public_pairs_are_added_at_every_merchant_alike(ranker, everyone):
+    same, part = [adapter_arrays(ranker)] * 3, some_pairs().part()
+    with_pairs, without = (
+        MerchantScorer(ranker, everyone, CLIENTS, adapters=same, memory=MEMORY, parts=parts)(PEOPLE)
+        for parts in ([part], [])
+    )
+    for row, person in enumerate(PEOPLE):
+        np.testing.assert_allclose(with_pairs[row] - without[row], part.scores(everyone.of(person)), atol=1e-4)
 
 
 def test_without_memory_and_with_one_adapter_merchants_score_as_the_ranker_does(ranker, everyone):
