@@ -100,7 +100,7 @@ class LocalMemory:
         return scores
 
     def parts(self, history: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
-        """Return each part by name, (I,) float32; all but ``in_basket`` >= 0, and zero for what was never seen."""
+        """Return each part by name, (I,) float32; all but ``in_basket`` >= 0; zero for what nobody took."""
         parts = {"popular": self.popular.copy()}
         for name, items, values in self._personal(history, times):
             parts[name] = np.zeros(len(self.popular), np.float32)
@@ -111,24 +111,22 @@ class LocalMemory:
         """Yield each part that is a person's own: its name, the distinct items it speaks of, their logits."""
         spec = self.spec
         probabilities = self.transitions.after(history[-spec.recent :], decay=spec.decay)
-        reached = np.flatnonzero(probabilities)
+        reached = np.flatnonzero(probabilities > 0)  # of a mask: ten times as fast
         yield "transitions", reached, spec.weight * np.log1p(spec.sharpness * probabilities[reached])
         taken, since = _purchases(history, times)
-        items, place = np.unique(taken, return_inverse=True)
-        often = np.bincount(place, weights=spec.repeat_decay**since, minlength=len(items))
-        yield "repeats", items, spec.repeat_weight * self.again * np.log1p(often)
+        first = np.flatnonzero(np.diff(taken, prepend=-1))  # of each item: its purchases lie together
+        often = np.add.reduceat(spec.repeat_decay**since, first) if len(first) else since
+        yield "repeats", taken[first], spec.repeat_weight * self.again * np.log1p(often)
         present = taken[since == 0]
         yield "in_basket", present, np.full(len(present), -spec.basket_weight)
 
 
 def _purchases(history: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A person's purchases, an item once a visit: items and how many visits ago, 0 for the latest."""
-    if not len(history):
-        return history, np.zeros(0, np.int64)
-    visit = np.concatenate([[0], np.cumsum(np.diff(times) > 0)])
-    latest = int(visit[-1]) + 1
-    purchases = np.unique(history.astype(np.int64) * latest + visit)
-    return purchases // latest, latest - 1 - purchases % latest
+    """A person's purchases, an item once a visit: items, ascending, and how many visits ago, 0 for the latest."""
+    visit = np.cumsum(np.diff(times, prepend=times[:1]) > 0)
+    since = visit.max(initial=0) - visit
+    visits_in_all = since.max(initial=0) + 1
+    return np.divmod(np.unique(history.astype(np.int64) * visits_in_all + since), visits_in_all)
 
 
 def _again(histories: Histories, *, items: int) -> float:

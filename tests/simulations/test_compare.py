@@ -2,19 +2,21 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from fedrec.agreement import read_agreement
-from fedrec.config import load_config
+from fedrec.config import LocalConfig, load_config
 from fedrec.evaluation.masking import Masking
 from fedrec.model.adapters import load_adapter_arrays
 from fedrec.model.base import load_base
 from fedrec.model.pairs import PublicPairs
+from fedrec.model.popularity import popularity_shares
 from fedrec.runfolder import RunFolder
 from fedrec.schema import unflatten
 from server.job import job_of_run
 from server.strategy import initial_state
-from simulations.compare import _Contenders
+from simulations.compare import MerchantScorer, _Contenders, memory_spec
 from simulations.prepare import read_people
 from simulations.rows import ranker_scorer
 from tests.tiny_run import Bench
@@ -126,6 +128,40 @@ def test_last_item_is_masked_only_where_it_cannot_be_the_target(split, merges, m
     bench = Bench.at(tmp_path, {"data.merge_repeats": merges, "federation.rounds": 1})
     assert bench.simulate("--split", split, "--no-dp").exit_code == 0
     assert seen == [masks]
+
+
+def test_each_setting_of_the_memory_reaches_the_merchants():
+    names = [name for name in LocalConfig.model_fields if not name.startswith("tuning")]
+    given = {name: number / 100 for number, name in enumerate(names, start=1)} | {
+        "memory_window": 7,
+        "memory_recent": 8,
+    }
+    spec = memory_spec(LocalConfig(**given))
+    assert vars(spec) == {name.removeprefix("memory_"): value for name, value in given.items()}
+
+
+def test_merchants_shrink_towards_what_the_panel_buys_and_nobody_else(tmp_path, monkeypatch):
+    priors, everyone = [], []
+    original = _Contenders.__init__
+
+    class Spying(MerchantScorer):
+        def __init__(self, *args, prior, **kwargs):
+            priors.append(prior)
+            super().__init__(*args, prior=prior, **kwargs)
+
+    def spying(self, config, run, people, agreement):
+        everyone.append(people)
+        original(self, config, run, people, agreement)
+
+    monkeypatch.setattr(_Contenders, "__init__", spying)
+    monkeypatch.setattr("simulations.compare.MerchantScorer", Spying)
+    bench = Bench.at(tmp_path, {"federation.rounds": 1, "local.popular_half_life_days": 3.0})
+    assert bench.simulate("--no-dp").exit_code == 0
+    panel = everyone[0].split.train.subset(everyone[0].partition.panel)
+    expected = popularity_shares(panel, items=len(everyone[0].catalogue), half_life_days=3.0)
+    assert len(priors) == 2  # local_only, federated
+    for prior in priors:
+        np.testing.assert_array_equal(prior, expected)
 
 
 def test_every_figure_is_a_share(private_run):

@@ -41,7 +41,8 @@ TRAINING = LocalTraining(mask_last=True, negatives=None, seed=0)
 
 @pytest.fixture
 def everyone():
-    return histories(5, 9, 3, 7, 4)
+    people = histories(5, 9, 3, 7, 4)
+    return Histories(people.offsets, people.items, people.timestamps // 3)  # up to three items a visit
 
 
 @pytest.fixture
@@ -116,6 +117,7 @@ def test_memory_holds_nothing_of_other_merchants(ranker, everyone):
     same = [adapter_arrays(ranker)] * 3
     rows = [everyone.of(person).tolist() for person in range(5)]
     others = Histories.from_lists([rows[0], [7] * 9, [9, 8, 7], rows[3], [1, 2, 1, 2]])
+    others = Histories(others.offsets, others.items, everyone.timestamps)
     mine = np.array([0, 3])
     first, second = (
         MerchantScorer(ranker, people, CLIENTS, adapters=same, memory=MEMORY)(mine) for people in (everyone, others)
