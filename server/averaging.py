@@ -98,6 +98,7 @@ class Averaging:
 
         A round that a crash cut short begins again here and draws fresh noise. The sum with the earlier noise went
         with the process: only what a checkpoint holds is ever published, and a checkpoint's round is not run again.
+        A log line with the measures of a round may come before its checkpoint.
         """
         if self.trim is not None:
             return TrimmedMean(self.trim)

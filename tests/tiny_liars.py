@@ -34,6 +34,7 @@ class Plan:
     sampling_rate: float = 0.25
     normaliser: float = 0.25 * 75
     local_steps: int = 1
+    trust: str = "local"
 
 
 BOUNDS = norm_bounds(Plan(), PARAMETERS)

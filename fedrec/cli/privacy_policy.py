@@ -13,7 +13,6 @@ from fedrec.config import FederationConfig, PrivacyConfig
 from fedrec.errors import ConfigError, PrivacyError
 from fedrec.privacy.plan import UNIT
 from fedrec.privacy.policy import MIN_PEOPLE, Policy, load_policy, parse_policy, write_policy
-from fedrec.privacy.trust import LOCAL
 
 CHECK_EXAMPLES = """Examples:
 
@@ -88,7 +87,6 @@ def new_command(
     values = {
         "version": 1,
         "unit": UNIT,
-        "trust": LOCAL,
         "max_epsilon": epsilon,
         "max_delta": _default_delta(parameters) if delta is None else delta,
         "parameters": parameters.value,

@@ -111,6 +111,7 @@ class PrivacyPlan:
         Raises:
             PrivacyError: a number out of range or not finite, or an epsilon that no noise reaches.
         """
+        caps = {"batch_cap": batch_cap, "max_people": max_people}
         shape = cls.without_privacy(
             sampling_rate=sampling_rate,
             rounds=rounds,
@@ -118,21 +119,12 @@ class PrivacyPlan:
             clip_norm=clip_norm,
             clipping=clipping,
             expected_people=expected_people,
-            batch_cap=batch_cap,
-            max_people=max_people,
+            **caps,
             metric_releases=metric_releases,
         )
         target, failure = number("epsilon", epsilon), number("delta", delta)
         metrics = _metrics(metric_releases, metric_noise_multiplier)
-        noise = calibrated_noise_multiplier(
-            target,
-            failure,
-            shape.sampling_rate,
-            shape.steps,
-            batch_cap=batch_cap,
-            max_people=max_people,
-            others=metrics,
-        )
+        noise = calibrated_noise_multiplier(target, failure, shape.sampling_rate, shape.steps, others=metrics, **caps)
         return replace(
             shape,
             epsilon=target,

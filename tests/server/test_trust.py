@@ -44,7 +44,7 @@ def prepared(path: Path, trust: str, people: Histories = QUIET) -> RunFolder:
     return RunFolder.open_for_resume(path)
 
 
-def rounds_of(job: Job, *, answering: int = CLIENTS) -> list[ServerState]:
+def rounds_of(job: Job, *, answering: int = CLIENTS, until_round: int = ROUNDS) -> list[ServerState]:
     """The state after each round, when the last clients stay away."""
     states: list[ServerState] = []
     grid = LocalGrid(app, clients=CLIENTS, run_config={"workspace": str(job.folder.path)})
@@ -56,7 +56,7 @@ def rounds_of(job: Job, *, answering: int = CLIENTS) -> list[ServerState]:
 
     grid._deliver = some  # type: ignore[method-assign]
     start = initial_state(job.initial, job.federation.schema, measures={})
-    run_rounds(grid, job.federation, job.conduct, state=start, save=states.append)
+    run_rounds(grid, job.federation, job.conduct, state=start, save=states.append, until_round=until_round)
     return states
 
 
@@ -103,6 +103,15 @@ def test_people_are_in_the_mean_and_every_ledger_is_charged_the_plan(tmp_path: P
         assert not any(state.records[-1].void for state in states)
         for partition in range(CLIENTS):
             assert ledger_of(folder.path, partition, plan).spent() == pytest.approx(plan.epsilon_after(ROUNDS))
+
+
+def test_a_round_run_again_after_a_crash_has_fresh_noise_and_no_second_charge(tmp_path: Path) -> None:
+    with prepared(tmp_path / "run", "central", histories(*[9] * 24)) as folder:
+        job, plan = job_of_run(folder, settings("central")), plan_of("central")
+        first, second = (means(rounds_of(job, until_round=1), job)[0] for _ in range(2))
+        assert ledger_of(folder.path, 0, plan).spent() == pytest.approx(plan.epsilon_after(1))
+    scale = plan.noise_multiplier * plan.clip_norm / (plan.normaliser * CLIENTS)
+    assert is_noise_of(first - second, math.sqrt(2) * scale), "the same sums, two independent noises"
 
 
 def test_a_quorum_below_the_sharers_is_refused() -> None:

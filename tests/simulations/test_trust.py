@@ -22,6 +22,7 @@ def test_a_run_of_another_trust_warns_in_terminal_page_and_summary(trust, tmp_pa
         assert f"SIMULATION ONLY: trust={trust} " in text
         assert WARNINGS[trust] in text
         assert f"Trust: {trust}." in text
+    assert "The guarantee covers the sums that are published, not the update of a single client" in page
     privacy = bench.summary()["privacy"]
     assert privacy["trust"] == trust
     agreed = json.loads((bench.out / "agreement.json").read_text(encoding="utf-8"))["plan"]

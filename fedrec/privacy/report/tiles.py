@@ -39,7 +39,7 @@ def tiles(report: PrivacyReport) -> tuple[Tile, ...]:
         ),
         Tile(
             "What is not protected?",
-            "Sums over clients, side channels",
+            "Several clients at once, side channels",
             f"a customer of three clients has {several} at the same delta. Not covered: what a client shows in its "
             "own shop, its machine, that and when it took part; the list below has more.",
         ),

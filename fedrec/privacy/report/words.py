@@ -169,14 +169,16 @@ def _audit_failures(facts: Facts, audit: AuditFacts) -> tuple[str, ...]:
 
 def not_covered(facts: Facts) -> tuple[str, ...]:
     """What a reader might take to be promised and is not."""
-    what = "what would leave a client" if trust.model_of(facts) == LOCAL else "what would be published"
+    is_local = trust.model_of(facts) == LOCAL
+    what = "what would leave a client" if is_local else "what would be published"
+    several = "each spends on its own" if is_local else "one noise covers all of their parts in a sum"
     simulation = (
         "This run is a simulation: one machine holds every client's data, so whoever runs it sees it all; "
         f"only {what} is protected.",
     )
     return (
         *(simulation if facts.source == "run" else ()),
-        "A person at several clients: each spends on its own; the table of several clients says how it adds up.",
+        f"A person at several clients: {several}; the table of several clients says how it adds up.",
         "What a client shows its own customers from its own data: neither clipped nor noised, and never sent.",
         "That a client took part, when, and how long it took; network metadata and other side channels.",
         "Code that a server ships or an intruder replaces: a policy names the code that may run, and only an honest "

@@ -35,7 +35,13 @@ def test_every_flag_of_a_new_policy_reaches_the_file(tmp_path):
     assert run("new", tmp_path / "p.toml", *given).exit_code == 0
     document = json.loads(run("check", tmp_path / "p.toml", "--json").stdout)
     assert document["digest"] == load_policy(tmp_path / "p.toml").digest()
-    expected = {"max_epsilon": 1.5, "max_delta": 1e-7, "min_noise_multiplier": 2.0, "max_clip_norm": 0.5}
+    expected = {
+        "trust": "local",
+        "max_epsilon": 1.5,
+        "max_delta": 1e-7,
+        "min_noise_multiplier": 2.0,
+        "max_clip_norm": 0.5,
+    }
     expected |= {"max_sampling_rate": 0.1, "max_rounds_total": 12, "max_rounds_per_day": 3, "min_people": 50}
     expected |= {"parameters": "fixed", "server_key": SERVER, "max_steps_total": 12, "max_steps_per_day": 3}
     assert {name: document[name] for name in expected} == expected

@@ -37,6 +37,7 @@ GOLDEN = {
         "unit": None,
         "relation": None,
         "accountant": None,
+        "trust": None,
         "noise_multiplier": None,
         "clip_norm": None,
         "sampling_rate": None,

@@ -7,6 +7,7 @@ import pytest
 from fedrec.errors import PrivacyError
 from fedrec.privacy.policy import Policy
 from fedrec.privacy.report import html, markdown
+from fedrec.privacy.report import trust as report_trust
 from fedrec.privacy.report.findings import findings_of
 from fedrec.privacy.report.tiles import tiles
 from tests.fedrec.privacy.report.made import facts_of, group_of, sign
@@ -59,6 +60,12 @@ def test_page_and_text_say_it_on_the_first_screen_and_beside_the_actors(facts, k
     assert warned == (trust != "local")
     assert ("simulation only" in page) == (trust != "local")
     assert ("on the client, before anything leaves it" in page) == (trust == "local")
+
+
+def test_a_ledgers_report_knows_its_trust_from_the_policy_alone(facts, trust):
+    alone = facts.model_copy(update={"source": "ledger", "plan": None, "digests": {"policy": facts.digests["policy"]}})
+    assert findings_of(alone).trust == findings_of(facts).trust
+    assert report_trust.relied_on(alone).startswith(f"Trust: {trust}.")
 
 
 def test_epsilon_is_the_same_under_every_model(facts, plan, policy):
