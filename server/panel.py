@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedrec.agreement import Agreement, agreed_ranker
 from fedrec.data.histories import Histories
-from fedrec.evaluation.masking import Masking
+from fedrec.evaluation.masking import Masking, refuse_repeats
 from fedrec.evaluation.panel import panel_measures
 from fedrec.model.adapters import load_adapter_arrays
 from fedrec.model.base import PANEL
@@ -24,13 +24,15 @@ def load_judge(run: Path, agreement: Agreement, *, masking: Masking) -> Judge | 
 
     Raises:
         RunError: the base is damaged.
-        DataError: the panel is damaged.
+        DataError: the panel is damaged, or takes something twice where histories are masked.
     """
     path = run / "base" / PANEL
     if not path.exists():
         return None
     ranker, panel = agreed_ranker(agreement, run), Histories.load(path)
     pairs = PublicPairs.load(run / "base").part()
+    if masking is Masking.HISTORY:
+        refuse_repeats(panel)
 
     def judge(arrays: Arrays) -> dict[str, float]:
         load_adapter_arrays(ranker, arrays)

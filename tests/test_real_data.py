@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.chosen import EASE
+from fedrec.config import DataConfig
+from fedrec.data import load as load_configured
 from fedrec.data.catalogue import Catalogue, read_catalogue
 from fedrec.data.events import read_events
 from fedrec.data.histories import build_histories
 from fedrec.data.splits import Split, leave_last_out
-from fedrec.evaluation.baselines import frozen_text, markov_knn, popularity
+from fedrec.evaluation.baselines import ease, frozen_text, markov_knn, popularity
 from fedrec.evaluation.masking import Masking
 from fedrec.evaluation.protocol import Scorer, evaluate
 from fedrec.model.encoder import HashingEncoder, resolve_encoder
@@ -85,6 +88,26 @@ def test_markov_on_beauty_is_at_least_as_strong_as_measured_elsewhere(beauty):
     hit_rate, ndcg = measure(markov_knn(split.train, items=len(catalogue)), split, catalogue)
     assert 0.0845 <= hit_rate <= 0.1
     assert 0.0527 <= ndcg <= 0.066
+
+
+def test_ease_on_beauty_is_at_least_as_strong_as_measured_elsewhere(beauty):
+    split, catalogue = beauty
+    chosen = EASE["beauty"]
+    hit_rate, ndcg = measure(
+        ease(split.train, items=len(catalogue), ridge=chosen.ridge, recent=chosen.recent), split, catalogue
+    )
+    assert hit_rate >= 0.0694
+    assert ndcg >= 0.0374
+
+
+def test_ease_of_the_last_ten_on_online_retail_is_as_strong_as_measured_elsewhere():
+    events, catalogue, _ = load_configured(DataConfig())
+    histories, _ = build_histories(events, catalogue, min_events=4, merge_repeats=True, max_history=200)
+    split = leave_last_out(histories)
+    everyone = np.arange(len(histories))
+    scorer = ease(split.train, items=len(catalogue), ridge=300.0, recent=10)
+    means = evaluate(scorer, split, people=everyone, items=len(catalogue), masking=Masking.LAST).means()
+    assert (means["hr@10"], means["ndcg@10"]) == pytest.approx((0.211, 0.115), rel=0.05)
 
 
 @pytest.mark.parametrize(

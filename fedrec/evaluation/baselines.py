@@ -5,8 +5,11 @@ histories are references: they are not private, and a merchant could not have th
 """
 
 import numpy as np
+from scipy.linalg.lapack import spotrf, spotri
+from scipy.sparse import coo_array
 
 from fedrec.data.histories import Histories
+from fedrec.errors import DataError
 from fedrec.evaluation.protocol import Scorer
 from fedrec.model.transitions import Transitions, count_transitions
 
@@ -20,6 +23,7 @@ _NEIGHBOUR_DECAY = 0.8
 _NEIGHBOUR_SHARE = 0.5
 _NEIGHBOURS = 200
 _POPULARITY_SHARE = 1e-3
+_EASE_ITEMS = 20_000
 
 
 def popularity(train: Histories, *, items: int) -> Scorer:
@@ -86,6 +90,48 @@ def markov_knn(train: Histories, *, items: int) -> Scorer:
         return scores
 
     return score
+
+
+def ease(train: Histories, *, items: int, ridge: float, recent: int) -> Scorer:
+    """Score by the linear model that best rebuilds everybody's items from their other items. Pooled, not private.
+
+    Args:
+        train: histories, N people; an item counts once a person.
+        items: size of the catalogue, I <= 20,000: the model is an (I, I) matrix.
+        ridge: weight of the squared weights, > 0; larger for less data.
+        recent: events of a history that are looked up, the latest, >= 1.
+
+    Raises:
+        DataError: the catalogue is too large.
+
+    Source: Steck 2019, Embarrassingly Shallow Autoencoders for Sparse Data, equation 8,
+    https://arxiv.org/abs/1905.03375
+    """
+    if items > _EASE_ITEMS:
+        raise DataError(f"EASE on {items} items: expected at most {_EASE_ITEMS}, its matrix grows with their square")
+    weights = _ease_weights(train, items=items, ridge=ridge)
+
+    def score(people: np.ndarray) -> np.ndarray:
+        looked_up = [np.unique(train.of(int(person))[-recent:]) for person in people]
+        return np.stack([weights[own].sum(axis=0) for own in looked_up])  # (B, I)
+
+    return score
+
+
+def _ease_weights(train: Histories, *, items: int, ridge: float) -> np.ndarray:
+    """(I, I) float32 with a diagonal of zeros: -P / diag(P) for P the inverse of the regularised Gram matrix."""
+    person_of = np.repeat(np.arange(len(train)), train.lengths)
+    taken = coo_array((np.ones(len(train.items), np.float32), (person_of, train.items)), shape=(len(train), items))
+    taken = taken.tocsr()  # adds up what was taken twice
+    taken.data[:] = 1.0
+    gram = (taken.T @ taken).toarray(order="F")
+    np.fill_diagonal(gram, gram.diagonal() + ridge)
+    factor, _ = spotrf(gram, lower=1, overwrite_a=1)
+    inverse, _ = spotri(factor, lower=1, overwrite_c=1)  # its lower half
+    inverse += np.tril(inverse, -1).T
+    weights = inverse.T / -inverse.diagonal()  # P is symmetric; its transpose has contiguous rows
+    np.fill_diagonal(weights, 0.0)
+    return weights
 
 
 def _neighbours(train: Histories, items: int) -> Transitions:

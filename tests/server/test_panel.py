@@ -37,6 +37,14 @@ def test_run_without_a_panel_has_no_judge(run):
     assert load_judge(run, read_agreement(run), masking=Masking.LAST) is None
 
 
+def test_panel_that_takes_something_twice_is_refused_where_histories_are_masked(run):
+    Histories.from_lists([[1, 2, 1]]).save(run / "base" / PANEL)
+    agreed = read_agreement(run)
+    assert load_judge(run, agreed, masking=Masking.LAST) is not None
+    with pytest.raises(DataError, match=r"data\.mask_history: 1 of 3 events take an item that the person took before"):
+        load_judge(run, agreed, masking=Masking.HISTORY)
+
+
 def test_damaged_panel_or_base_is_refused(run):
     agreed = read_agreement(run)
     (run / "base" / PANEL).write_bytes(b"not a panel")

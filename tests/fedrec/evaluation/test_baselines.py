@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from fedrec.data.histories import Histories
-from fedrec.evaluation.baselines import _largest, _neighbours, frozen_text, markov_knn, popularity, repeat
+from fedrec.errors import DataError
+from fedrec.evaluation.baselines import _largest, _neighbours, ease, frozen_text, markov_knn, popularity, repeat
 
 TRAIN = Histories.from_lists([[0, 1, 2], [0, 1, 0], [0, 3], []])
 ITEMS = 5
@@ -12,6 +13,7 @@ SCORERS = {
     "popularity": lambda train: popularity(train, items=ITEMS),
     "repeat": lambda train: repeat(train, items=ITEMS),
     "markov_knn": lambda train: markov_knn(train, items=ITEMS),
+    "ease": lambda train: ease(train, items=ITEMS, ridge=1.0, recent=10),
     "frozen_text": lambda train: frozen_text(train, VECTORS, window=8, decay=0.8),
 }
 
@@ -118,3 +120,31 @@ def test_the_mix_weighs_what_follows_against_who_bought_together():
     scores = markov_knn(train, items=3)(np.array([2]))[0]  # the last item is 2: then came 0, and only with 0
     assert scores.argmax() == 0
     assert scores[0] == pytest.approx(1 + 1e-3 * 2 / 5, rel=1e-5)
+
+
+def test_ease_is_the_ridge_regression_of_each_item_on_the_others():
+    rng = np.random.default_rng(0)
+    train = Histories.from_lists([rng.integers(0, ITEMS, rng.integers(1, 7)).tolist() for _ in range(40)])
+    taken = np.zeros((40, ITEMS))
+    for person in range(40):
+        taken[person, train.of(person)] = 1
+    expected = np.zeros((40, ITEMS))
+    for item in range(ITEMS):
+        others = np.delete(taken, item, axis=1)
+        weights = np.linalg.solve(others.T @ others + 3.0 * np.eye(ITEMS - 1), others.T @ taken[:, item])
+        expected[:, item] = others @ weights
+    scores = ease(train, items=ITEMS, ridge=3.0, recent=10)(np.arange(40))
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_ease_looks_up_each_of_the_latest_items_once():
+    scorer = ease(TRAIN, items=ITEMS, ridge=1.0, recent=2)
+    longer = ease(TRAIN, items=ITEMS, ridge=1.0, recent=3)
+    assert not np.allclose(scorer(np.array([0])), longer(np.array([0])))
+    np.testing.assert_array_equal(scorer(np.array([1])), longer(np.array([1])))  # 0, 1, 0
+    assert not scorer(np.array([3])).any()
+
+
+def test_ease_on_a_catalogue_whose_square_does_not_fit_is_refused():
+    with pytest.raises(DataError, match=r"EASE on 20001 items: expected at most 20000, its matrix grows with"):
+        ease(TRAIN, items=20_001, ridge=1.0, recent=10)
