@@ -1,4 +1,4 @@
-"""The Flower ``ClientApp``: unpack, check, let the merchant train or measure, pack. Nothing else ever leaves a client.
+"""The Flower ``ClientApp``: unpack, check, let the merchant train, measure or count, pack. Nothing else ever leaves.
 
 Flower forwards the text of any exception to the server, so every exception ends here and becomes a code.
 """
@@ -16,7 +16,7 @@ from clients.instructions import Desk, check_signed
 from clients.replies import Answer
 from clients.telling import told
 from fedrec.errors import ConfigError
-from fedrec.schema import AdapterSchema
+from fedrec.schema import AdapterSchema, Arrays
 from fedrec.signed import Clock, Reply, sign_reply
 from fedrec.signing import SigningKey
 from fedrec.wire import (
@@ -30,6 +30,7 @@ from fedrec.wire import (
     update_to_record,
 )
 from fedrec.wire_metrics import Measures, measures_to_record
+from fedrec.wire_statistics import Statistics, statistics_to_record
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +56,21 @@ class Trainer(Protocol):
     @property
     def metrics(self) -> tuple[str, ...]: ...
 
+    @property
+    def statistics_schema(self) -> AdapterSchema: ...
+
     def train_round(self, instruction: Instruction) -> Answer: ...
 
     def measure_round(self, instruction: Instruction) -> Answer: ...
+
+    def count_statistics(self, instruction: Instruction) -> Answer: ...
 
 
 Task = Callable[[Message, Trainer, Desk], RecordDict]
 
 
 def build_app(merchant_of: Callable[[Context], Trainer], *, clock: Clock = time.time) -> ClientApp:
-    """Make a client app that answers messages to train and to measure.
+    """Make a client app that answers messages to train, to measure and to count.
 
     Args:
         merchant_of: opens the merchant of a node.
@@ -79,6 +85,10 @@ def build_app(merchant_of: Callable[[Context], Trainer], *, clock: Clock = time.
     @client_app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         return answer(message, lambda: merchant_of(context), desk=Desk(context.node_id, clock), task=_measure)
+
+    @client_app.query()
+    def query(message: Message, context: Context) -> Message:
+        return answer(message, lambda: merchant_of(context), desk=Desk(context.node_id, clock), task=_count)
 
     return client_app
 
@@ -122,9 +132,7 @@ def _train(message: Message, merchant: Trainer, desk: Desk) -> RecordDict:
     """Check, train, echo the instruction's header, sign."""
     instruction = _accepted(message, merchant, desk, kind=MessageType.TRAIN)
     answer = merchant.train_round(instruction)
-    if {name: values.shape for name, values in answer.arrays.items()} != dict(merchant.schema):
-        raise TypeError("the merchant's update does not have the shapes of its own schema")
-    arrays = {spec.name: answer.arrays[spec.name] for spec in merchant.schema}
+    arrays = _in_order(answer.arrays, merchant.schema)
     update = Update(*_header(instruction), ledger_head=answer.ledger_head, arrays=arrays)
     return update_to_record(_signed(update, merchant, desk))
 
@@ -136,6 +144,22 @@ def _measure(message: Message, merchant: Trainer, desk: Desk) -> RecordDict:
     values = {name: float(value) for name, value in answer.arrays.items()}
     measures = Measures(*_header(instruction), ledger_head=answer.ledger_head, values=values)
     return measures_to_record(_signed(measures, merchant, desk), names=merchant.metrics)
+
+
+def _count(message: Message, merchant: Trainer, desk: Desk) -> RecordDict:
+    """Check, count, echo the instruction's header, sign."""
+    instruction = _accepted(message, merchant, desk, kind=MessageType.QUERY)
+    answer = merchant.count_statistics(instruction)
+    arrays = _in_order(answer.arrays, merchant.statistics_schema)
+    statistics = Statistics(*_header(instruction), ledger_head=answer.ledger_head, arrays=arrays)
+    return statistics_to_record(_signed(statistics, merchant, desk))
+
+
+def _in_order(arrays: Arrays, schema: AdapterSchema) -> Arrays:
+    """The arrays of a reply in the order in which both sides sign and read them."""
+    if {name: values.shape for name, values in arrays.items()} != dict(schema):
+        raise TypeError("the merchant's reply does not have the shapes of its own schema")
+    return {spec.name: arrays[spec.name] for spec in schema}
 
 
 def _signed(reply: Reply, merchant: Trainer, desk: Desk) -> Reply:

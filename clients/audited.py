@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from clients.merchant import Merchant, check_person_gradients, local_training
+from clients.merchant import Merchant
+from clients.opening import check_person_gradients, local_training
 from clients.replies import ReplyCache
 from clients.training import step_losses
 from fedrec.agreement import Agreement
@@ -141,4 +142,5 @@ def _policy_of(agreement: Agreement) -> Policy | None:
         server_key=agreement.server_key,
         metrics=METRICS if agreement.plan.metric_releases else (),
         trust=agreement.plan.trust,
+        statistics=agreement.plan.statistics_noise_multiplier is not None,
     )

@@ -138,4 +138,5 @@ def _policy(agreement: Agreement, *, min_people: int) -> Policy | None:
         server_key=agreement.server_key,
         metrics=agreement.metrics,
         min_people=min_people,
+        statistics=agreement.statistics is not None,
     )

@@ -1,47 +1,51 @@
 """A merchant (or a device): its people's histories, its ledger, and the round it is willing to train."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from clients.counting import person_statistics
 from clients.measuring import person_metrics
+from clients.opening import local_training, resident
 from clients.replies import Answer, ReplyCache
 from clients.telling import told
-from clients.training import LocalTraining, private_direction, step_losses
-from fedrec.agreement import Agreement, agreed_ranker, read_agreement
+from clients.training import private_direction
+from fedrec.agreement import Agreement
 from fedrec.code import code_digest
 from fedrec.data.histories import Histories
 from fedrec.errors import PrivacyError
 from fedrec.model.adapters import schema_of
 from fedrec.model.ranker import Ranker
+from fedrec.model.statistics import Counting
 from fedrec.privacy.accounting import Steps
 from fedrec.privacy.ledger import Charge, Kind, Ledger
 from fedrec.privacy.measures import release_metrics
 from fedrec.privacy.policy import Policy
 from fedrec.privacy.randomness import RandomSource, SecureRandom, SeededRandom
-from fedrec.privacy.selfcheck import verify_person_gradients
-from fedrec.schema import AdapterSchema, Arrays
+from fedrec.privacy.statistics import release_statistics
+from fedrec.schema import AdapterSchema, Arrays, parameters_of, unflatten
 from fedrec.signing import SigningKey
 from fedrec.wire import Instruction, Receipt, Refusal, RefusalCode
 from fedrec.workspace import client_histories, ledger_of, policy_of, replies_path
 
 
 class Merchant:
-    """Everything of one client. What it knows of people leaves through ``train_round`` and ``measure_round`` alone.
+    """Everything of one client. What it knows of people leaves through three methods alone: ``train_round``,
+    ``measure_round`` and ``count_statistics``.
 
     Args:
         agreement: what was agreed with the federation.
         ranker: the resident model with its adapter; overwritten each round, shared by the clients of one process.
         histories: one row a person. Sensitive.
         policy: what this client allows, whatever a server asks; None for a run that is stamped NOT PRIVATE.
-        ledger: charged before each round and each release of metrics.
+        ledger: charged before each round and each release.
         replies: the last replies, so that a repeated instruction gets the same bytes and costs nothing.
         partition: this client's number; seeds the masks of runs that are stamped NOT PRIVATE, nothing else.
         reply_key: signs its replies; None in a simulation, whose server asks for no signature.
+        counting: what may be counted, and how; None where no statistics were agreed on.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class Merchant:
         replies: ReplyCache,
         partition: int,
         reply_key: SigningKey | None = None,
+        counting: Counting | None = None,
     ) -> None:
         self._agreement = agreement
         self._digest = agreement.digest()
@@ -65,6 +70,7 @@ class Merchant:
         self._replies = replies
         self._partition = partition
         self._reply_key = reply_key
+        self._counting = counting
 
     @property
     def schema(self) -> AdapterSchema:
@@ -93,6 +99,11 @@ class Merchant:
     def metrics(self) -> tuple[str, ...]:
         """What it may be asked to measure; none by default."""
         return self._agreement.metrics
+
+    @property
+    def statistics_schema(self) -> AdapterSchema:
+        """Names and shapes of what it may be asked to count; none by default."""
+        return self._counting.schema if self._counting else ()
 
     def train_round(self, instruction: Instruction) -> Answer:
         """Ask the policy, charge the ledger, train one round from the instruction's adapter, and note that it was sent.
@@ -131,6 +142,27 @@ class Merchant:
         spending = self._agreement.plan.metrics_release()
         release = _Release(round_id, spending, Kind.METRICS, self._replies.beside("metrics"), self._measure)
         return self._answer(instruction, release)
+
+    def count_statistics(self, instruction: Instruction) -> Answer:
+        """Release noised counts of items and pairs, once in a run, under the same protocol as ``train_round``.
+
+        Returns:
+            The agreed blocks, float32, and the ledger's entry that covers them.
+
+        Raises:
+            Refusal: no statistics were agreed on, the policy does not allow them, or they were released for another
+                adapter.
+            PrivacyError: the budget does not cover the release, or the ledger was tampered with.
+        """
+        self._check_round(instruction)
+        if self._counting is None:
+            raise Refusal(RefusalCode.PLAN, "no statistics were agreed on")
+        self._ask_policy()
+        spending, replies = self._agreement.plan.statistics_release(), self._replies.beside("statistics")
+        compute = partial(self._count, self._counting)
+        return self._answer(
+            instruction, _Release(f"{instruction.run_id}/statistics", spending, Kind.STATISTICS, replies, compute)
+        )
 
     @told()
     def _check_round(self, instruction: Instruction) -> None:
@@ -214,6 +246,15 @@ class Merchant:
         released = release_metrics(agreement.plan, self._randomness(instruction.round_index), values=values)
         return {name: np.array(value, dtype=np.float32) for name, value in zip(names, released, strict=True)}
 
+    def _count(self, counting: Counting, instruction: Instruction) -> Arrays:
+        released = release_statistics(
+            self._agreement.plan,
+            self._randomness(instruction.round_index),
+            people=person_statistics(self._histories, counting),
+            size=parameters_of(counting.schema),
+        )
+        return unflatten(released, counting.schema)
+
     def _randomness(self, round_index: int) -> RandomSource:
         """Noise and masks: the operating system's entropy, unless the run is stamped NOT PRIVATE anyway."""
         if self._agreement.plan.private:
@@ -232,11 +273,6 @@ class _Release(NamedTuple):
     compute: Callable[[Instruction], Arrays]
 
 
-def local_training(agreement: Agreement) -> LocalTraining:
-    """Return the part of the agreement that shapes a person's loss."""
-    return LocalTraining(agreement.mask_last, agreement.negatives, agreement.seed)
-
-
 def load_merchant(run: Path, partition: int) -> Merchant:
     """Open one simulated client of a run folder; the model is loaded and checked once per process.
 
@@ -244,7 +280,7 @@ def load_merchant(run: Path, partition: int) -> Merchant:
         RunError: the folder holds no such run or partition.
         PrivacyError: per-person gradients are not what the guarantee needs, or the ledger is not intact.
     """
-    agreement, ranker = resident(run.resolve())
+    agreement, ranker, counting = resident(run.resolve())
     return Merchant(
         agreement,
         ranker=ranker,
@@ -253,40 +289,5 @@ def load_merchant(run: Path, partition: int) -> Merchant:
         ledger=ledger_of(run, partition, agreement.plan),
         replies=ReplyCache(replies_path(run, partition)),
         partition=partition,
+        counting=counting,
     )
-
-
-def check_person_gradients(ranker: Ranker, training: LocalTraining) -> None:
-    """Refuse to train unless each person's gradient is theirs alone; tried on made-up people.
-
-    Raises:
-        PrivacyError: the loss couples people, or Opacus gets a gradient wrong.
-    """
-    rng, full = np.random.default_rng(0), ranker.spec.history + 1
-    # The shortest and the longest window there can be: some decoders turn positions by the longest row of a batch.
-    lengths = (2, 3, (3 + full) // 2, full)
-    histories = Histories.from_lists([rng.integers(0, ranker.items, events).tolist() for events in lengths])
-    # A made-up history may repeat an item at once, which mask_last would score minus infinity; real ones were merged.
-    unmasked = replace(training, mask_last=False)
-    verify_person_gradients(
-        ranker,
-        lambda rows: step_losses(ranker, histories, rows.numpy(), step=0, training=unmasked),
-        people=len(lengths),
-    )
-
-
-@lru_cache(maxsize=2)
-def resident(run: Path) -> tuple[Agreement, Ranker]:
-    """Load what was agreed on and the one copy of the model in this process, and check it on made-up people.
-
-    Args:
-        run: resolved folder with ``agreement.json`` and ``base/``, of a run or an invitation.
-
-    Raises:
-        RunError: the folder holds no such thing.
-        PrivacyError: per-person gradients are not what the guarantee needs.
-    """
-    agreement = read_agreement(run)
-    ranker = agreed_ranker(agreement, run)
-    check_person_gradients(ranker, local_training(agreement))
-    return agreement, ranker

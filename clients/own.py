@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clients.merchant import Merchant, resident
+from clients.merchant import Merchant
+from clients.opening import resident
 from clients.replies import ReplyCache
 from clients.settings import ClientSettings
 from fedrec.agreement import Agreement
@@ -55,7 +56,7 @@ def open_own(settings: ClientSettings) -> Own:
             or its trust is not local.
     """
     invitation = read_invitation(settings.federation)
-    agreement, ranker = invitation.agreement(), resident(settings.federation.resolve())[1]
+    agreement, (_, ranker, counting) = invitation.agreement(), resident(settings.federation.resolve())
     require_local(agreement.plan.trust)
     policy = _policy(settings, agreement)
     ledger = Ledger.open(settings.ledger_files, dataset=settings.dataset, policy=policy)
@@ -75,6 +76,7 @@ def open_own(settings: ClientSettings) -> Own:
         replies=ReplyCache(settings.reply),
         partition=int(settings.dataset[:8], 16),
         reply_key=SigningKey.load(settings.keys / REPLY_KEY),
+        counting=counting,
     )
     merchant.check_policy(merchant.metrics)
     return Own(invitation, agreement, policy, ledger, merchant, rules, len(histories))

@@ -16,7 +16,9 @@ from typing import Any
 from fedrec.errors import RunError
 from fedrec.model.adapters import AdapterSpec, attach_adapter
 from fedrec.model.base import base_digest, load_base
+from fedrec.model.pairs import PublicPairs
 from fedrec.model.ranker import Ranker
+from fedrec.model.statistics import Counting, StatisticsSpec
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.policy import METRICS
 from fedrec.runfolder import write_json
@@ -44,6 +46,8 @@ _EXPECTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         "the server's public key, 64 lower-case hex digits",
     ),
     "metrics_every": (lambda value: _is_whole(value, 1), "a whole number >= 1"),
+    "window": (lambda value: _is_whole(value, 1), "a whole number >= 1"),
+    "popularity_share": (lambda value: type(value) is float and 0 <= value <= 1, "a number from 0 to 1"),
     "kind": (lambda value: value in ("lora", "ffa-lora", "bottleneck"), "lora, ffa-lora or bottleneck"),
     "rank": (lambda value: _is_whole(value, 1), "a whole number >= 1"),
     "targets": (lambda value: value in ("head", "all-linear"), "head or all-linear"),
@@ -68,6 +72,7 @@ class Agreement:
         server_key: Ed25519 public key of the server, 64 hex digits; clients do what it signs, and nothing else.
         metrics: what a client measures, noises and releases besides its updates; none by default.
         metrics_every: rounds from one such release to the next, >= 1.
+        statistics: what a client counts, noises and releases once, before the first round; None for nothing.
     """
 
     run_id: str
@@ -81,6 +86,7 @@ class Agreement:
     server_key: str
     metrics: tuple[str, ...] = ()
     metrics_every: int = 1
+    statistics: StatisticsSpec | None = None
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, hex: equal exactly when everything that was agreed on is."""
@@ -104,7 +110,7 @@ def write_agreement(agreement: Agreement, folder: Path) -> None:
     """Write ``agreement.json`` into a run folder.
 
     Raises:
-        RunError: no server's key, unknown metrics, or more or fewer releases of them than its plan covers.
+        RunError: no server's key, unknown metrics, or more or fewer releases than its plan covers.
     """
     _check(agreement)
     write_json(folder / FILE, agreement.to_dict())
@@ -123,6 +129,8 @@ def read_agreement(folder: Path) -> Agreement:
         values["adapter"] = AdapterSpec(**values["adapter"])
         values["plan"] = PrivacyPlan.from_dict(values["plan"])
         values["metrics"] = tuple(values["metrics"])
+        if values["statistics"] is not None:
+            values["statistics"] = StatisticsSpec(**values["statistics"])
         agreement = Agreement(**values)
         _check(agreement)
         digest = base_digest(folder / "base")
@@ -143,8 +151,14 @@ def agreed_ranker(agreement: Agreement, folder: Path) -> Ranker:
     return ranker
 
 
+def agreed_counting(agreement: Agreement, folder: Path) -> Counting | None:
+    """What clients count, with the public pairs of a run folder's base; None where nothing was agreed on."""
+    return Counting(PublicPairs.load(folder / "base"), agreement.statistics) if agreement.statistics else None
+
+
 def _check(agreement: Agreement) -> None:
-    for name, value in (vars(agreement) | vars(agreement.adapter)).items():
+    counted = {} if agreement.statistics is None else vars(agreement.statistics)
+    for name, value in (vars(agreement) | vars(agreement.adapter) | counted).items():
         holds, expected = _EXPECTED.get(name, (None, ""))
         if holds and not holds(value):
             raise RunError(f"{name}: expected {expected}")
@@ -155,3 +169,5 @@ def _check(agreement: Agreement) -> None:
         raise RunError(
             f"{releases} releases of metrics in {plan.rounds} rounds: the plan covers {plan.metric_releases}"
         )
+    if (agreement.statistics is None) != (plan.statistics_noise_multiplier is None):
+        raise RunError("statistics: expected them exactly when the plan covers a release of statistics")

@@ -15,8 +15,10 @@ from flwr.app import MessageType
 from fedrec.signing import Purpose, SigningKey, is_signed
 from fedrec.wire import Address, Instruction, Update
 from fedrec.wire_metrics import Measures
+from fedrec.wire_statistics import Statistics
 
-Reply = TypeVar("Reply", Update, Measures)
+AnyReply = Update | Measures | Statistics
+Reply = TypeVar("Reply", Update, Measures, Statistics)
 Clock = Callable[[], float]  # Unix time, s
 
 LIFETIME_S = 3600  # of an instruction, from when it is signed
@@ -66,7 +68,7 @@ def is_signed_by(public: str, instruction: Instruction) -> bool:
     return is_signed(message, instruction.signature, public=public, purpose=Purpose.INSTRUCTION)
 
 
-def reply_bytes(reply: Update | Measures, *, sender: int) -> bytes:
+def reply_bytes(reply: AnyReply, *, sender: int) -> bytes:
     """Return what a client signs: canonical JSON, equal exactly when everything in it is.
 
     Nothing in it changes when an instruction is answered again, and Ed25519 draws nothing at random, so a repeated
@@ -76,10 +78,11 @@ def reply_bytes(reply: Update | Measures, *, sender: int) -> bytes:
         reply: its own signature is not looked at.
         sender: Flower's number of the client's node.
     """
-    if isinstance(reply, Update):
-        kind, content = MessageType.TRAIN, arrays_digest(reply.arrays)
-    else:
+    if isinstance(reply, Measures):
         kind, content = MessageType.EVALUATE, hashlib.sha256(_canonical(reply.values)).hexdigest()
+    else:
+        kind = MessageType.TRAIN if isinstance(reply, Update) else MessageType.QUERY
+        content = arrays_digest(reply.arrays)
     covered = {"content_digest": content, "kind": kind, "ledger_head": reply.ledger_head, "sender": sender}
     return _canonical(_round_of(reply) | covered)
 
@@ -89,13 +92,13 @@ def sign_reply(reply: Reply, *, sender: int, key: SigningKey) -> Reply:
     return replace(reply, signature=key.sign(reply_bytes(reply, sender=sender), purpose=Purpose.REPLY))
 
 
-def is_reply_signed_by(public: str, reply: Update | Measures, *, sender: int) -> bool:
+def is_reply_signed_by(public: str, reply: AnyReply, *, sender: int) -> bool:
     """Whether the owner of ``public`` (hex) signed exactly this reply as that of node ``sender``."""
     message = reply_bytes(reply, sender=sender)
     return is_signed(message, reply.signature, public=public, purpose=Purpose.REPLY)
 
 
-def _round_of(message: Instruction | Update | Measures) -> dict[str, object]:
+def _round_of(message: Instruction | AnyReply) -> dict[str, object]:
     return {name: getattr(message, name) for name in ("run_id", "round_index", "base_digest", "agreement_digest")}
 
 

@@ -1,4 +1,4 @@
-"""What crosses between server and clients: with ``wire_arrays`` and ``wire_metrics`` all that knows Flower's records.
+"""What crosses between server and clients: with the other ``wire_`` files all that knows Flower's records.
 
 Each message is two records, ``header`` (who, which round, which base and plan, which end of the ledger, a signature)
 and ``adapter`` (down) or ``update`` (up): named float32 arrays of a schema that both sides know. Whatever differs in
@@ -27,7 +27,7 @@ ADDRESS_KEYS = ("kind", "recipient", "expires_at")
 INSTRUCTION_KEYS = (*HEADER_KEYS, *ADDRESS_KEYS, "receipt_head", "receipt_signature", "signature")
 REPLY_ENDS = ("ledger_head", "signature")
 REPLY_KEYS = (*HEADER_KEYS, *REPLY_ENDS)
-KINDS = (MessageType.TRAIN, MessageType.EVALUATE)
+KINDS = (MessageType.TRAIN, MessageType.EVALUATE, MessageType.QUERY)
 ERROR_CODE = 2  # Flower's CLIENT_APP_RAISED_EXCEPTION: the number says no more than that
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -238,7 +238,7 @@ def _checked_signature(value: object, name: str) -> str:
 def _checked_address(kind: object, recipient: object, expires_at: object) -> Address:
     """Structure alone; whether it is this client's and in time is for the client to say."""
     if not isinstance(kind, str) or kind not in KINDS:
-        raise WireError(f"header kind: expected {' or '.join(KINDS)}")
+        raise WireError(f"header kind: expected one of {', '.join(KINDS)}")
     for name, value in (("recipient", recipient), ("expires_at", expires_at)):
         if type(value) is not int or not 0 <= value < 2**64:
             raise WireError(f"header {name}: expected a whole number >= 0 of at most 64 bits")

@@ -116,6 +116,7 @@ def open_budgets(run: Path, agreement: Agreement, *, clients: int) -> None:
             server_key=agreement.server_key,
             metrics=agreement.metrics,
             trust=agreement.plan.trust,
+            statistics=agreement.statistics is not None,
         )
         write_policy(policy, _policy_path(run))
     for partition in range(clients):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from clients.memory import MemorySpec
-from clients.merchant import local_training
+from clients.opening import local_training
 from clients.personal import FineTuning
 from clients.training import step_losses
 from fedrec.agreement import Agreement, agreed_ranker

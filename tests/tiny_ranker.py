@@ -15,6 +15,7 @@ from fedrec.data.histories import Histories
 from fedrec.model.adapters import AdapterSpec, adapter_arrays, attach_adapter
 from fedrec.model.base import base_digest, new_ranker, save_base
 from fedrec.model.decoder import small_llama
+from fedrec.model.pairs import PublicPairs, no_pairs
 from fedrec.model.ranker import Ranker, RankerSpec
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.runfolder import FOLDERS
@@ -141,11 +142,19 @@ def agreement(plan: PrivacyPlan | None = None, **changes: Any) -> Agreement:
     return replace(standard, **changes)
 
 
+def public_pairs() -> PublicPairs:
+    """Each item with the two that come next in the catalogue; nobody was seen to take them."""
+    first = np.repeat(np.arange(ITEMS), 2)
+    keys = np.sort(first * ITEMS + (first + np.tile([1, 2], ITEMS)) % ITEMS)
+    first, then = (array.astype(np.int32) for array in np.divmod(keys, ITEMS))
+    return PublicPairs(ITEMS, first, then, np.zeros(len(keys), np.float32), no_pairs(ITEMS).spec)
+
+
 def run_folder(path: Path, people: Histories, clients: list[np.ndarray], **changes: Any) -> Agreement:
     """Write a run folder as ``fedrec simulate`` prepares it; returns its agreement."""
     for name in FOLDERS:
         (path / name).mkdir(parents=True)
-    save_base(learned(), path / "base")
+    save_base(learned(), path / "base", public_pairs())
     agreed = agreement(base_digest=base_digest(path / "base"), server_key=make_keys(path), **changes)
     write_workspace(path, people, clients)
     open_budgets(path, agreed, clients=len(clients))

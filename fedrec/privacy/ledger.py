@@ -124,7 +124,7 @@ class Ledger:
 
         Args:
             round_id: RUN/ROUND, one for each charge; metrics need names of their own, such as RUN/metrics/ROUND.
-            spending: ``plan.training(n)``, or ``plan.metrics_release()`` for metrics.
+            spending: ``plan.training(n)``, ``plan.metrics_release()`` or ``plan.statistics_release()``.
             plan: whose promise this is part of.
             kind: what is paid for.
 

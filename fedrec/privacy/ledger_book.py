@@ -94,7 +94,7 @@ class Book:
         return {run for run, _ in self._used}
 
     def used(self, run: Run, kind: Kind) -> int:
-        """Steps (or metric releases) charged to one run."""
+        """Steps (or releases) charged to one run."""
         return self._used[run, kind.value]
 
     def training(self, since: int | None = None) -> tuple[int, int]:

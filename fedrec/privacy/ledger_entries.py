@@ -23,6 +23,7 @@ class Kind(StrEnum):
 
     TRAINING = "training"
     METRICS = "metrics"
+    STATISTICS = "statistics"
 
 
 class State(StrEnum):

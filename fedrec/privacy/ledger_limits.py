@@ -39,10 +39,10 @@ def checked_request(round_id: str, spending: Steps, *, plan: PrivacyPlan, kind: 
     if not isinstance(kind, Kind):
         raise PrivacyError(f"round {round_id!r}, kind={kind!r}: expected one of {[known.value for known in Kind]}")
     steps = spending[2] if isinstance(spending, tuple) and len(spending) == len(Steps._fields) else None
-    most = min(plan.steps, _MOST_STEPS) if kind == Kind.TRAINING else min(plan.metric_releases, 1)
+    most = min(_planned(plan, kind), _MOST_STEPS if kind == Kind.TRAINING else 1)
     if type(steps) is not int or not 1 <= steps <= most:
         raise PrivacyError(f"round {round_id!r}, steps={steps!r}: expected 1 to {most} for {kind.value}")
-    expected = plan.training(steps) if kind == Kind.TRAINING else plan.metrics_release()
+    expected = _spending(plan, kind)._replace(steps=steps)
     if tuple(spending) != tuple(expected):
         raise PrivacyError(f"round {round_id!r}: {spending}, expected {expected}, which the plan says")
     return Request(round_id, Run(plan.digest(), round_id.partition("/")[0]), kind, expected)
@@ -72,9 +72,7 @@ def check_limits(book: Book, request: Request, *, plan: PrivacyPlan, policy: Pol
     Raises:
         PrivacyError: names the limit, what came and what is allowed.
     """
-    used, most = book.used(request.run, request.kind), plan.steps
-    if request.kind == Kind.METRICS:
-        most = plan.metric_releases
+    used, most = book.used(request.run, request.kind), _planned(plan, request.kind)
     if used + request.spending.steps > most:
         raise PrivacyError(
             f"round {request.round_id!r}: would bring {request.kind.value} of this run to "
@@ -123,9 +121,23 @@ def _check_budget(book: Book, request: Request, *, plan: PrivacyPlan, policy: Po
 
 def _left(book: Book, run: Run, *, plan: PrivacyPlan) -> Iterator[Steps]:
     """What the plan has not yet charged in this run."""
-    yield plan.training(plan.steps - book.used(run, Kind.TRAINING))
-    if plan.metric_releases:
-        yield plan.metrics_release()._replace(steps=plan.metric_releases - book.used(run, Kind.METRICS))
+    for kind in Kind:
+        if planned := _planned(plan, kind):
+            yield _spending(plan, kind)._replace(steps=planned - book.used(run, kind))
+
+
+def _planned(plan: PrivacyPlan, kind: Kind) -> int:
+    """How many steps, or releases, of a kind the plan has."""
+    if kind == Kind.STATISTICS:
+        return int(plan.statistics_noise_multiplier is not None)
+    return plan.steps if kind == Kind.TRAINING else plan.metric_releases
+
+
+def _spending(plan: PrivacyPlan, kind: Kind) -> Steps:
+    """What one step, or release, of a kind spends."""
+    if kind == Kind.STATISTICS:
+        return plan.statistics_release()
+    return plan.training(1) if kind == Kind.TRAINING else plan.metrics_release()
 
 
 def _is_covered(spendings: tuple[Steps, ...], *, plan: PrivacyPlan) -> bool:

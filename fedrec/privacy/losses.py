@@ -53,6 +53,15 @@ def event_of(spending: Steps) -> "DpEvent":
     return dp_event.SelfComposedDpEvent(step, steps)
 
 
+def event_of_all(spendings: tuple[Steps, ...], *, private: bool) -> "DpEvent":
+    """The library's name for all of it; one without any promise unless ``private``."""
+    from dp_accounting import dp_event
+
+    if not private:
+        return dp_event.NonPrivateDpEvent()
+    return dp_event.ComposedDpEvent([event_of(spending) for spending in spendings])
+
+
 @lru_cache(maxsize=16)
 def _composed_others(spendings: tuple[Steps, ...], interval: float, relation: str) -> "PrivacyLossDistribution":
     """Everything but the last mechanism, which is the one that grows from charge to charge."""

@@ -19,8 +19,8 @@ from fedrec.privacy.accounting import (
     calibrated_noise_multiplier,
     composed_epsilon,
 )
-from fedrec.privacy.losses import event_of
-from fedrec.privacy.plan_checks import check_metrics, check_plan, number, whole
+from fedrec.privacy.losses import event_of_all
+from fedrec.privacy.plan_checks import check_plan, number, one_release, releases_of, whole
 from fedrec.privacy.plan_words import statement_of
 from fedrec.privacy.randomness import RandomSource
 from fedrec.privacy.several import epsilon_at_clients
@@ -42,7 +42,7 @@ class PrivacyPlan:
     Make one with ``calibrate`` or ``without_privacy``.
 
     Attributes:
-        epsilon: target over all steps and metric releases, > 0; None without privacy.
+        epsilon: target over all steps and releases, > 0; None without privacy.
         delta: in (0, 1); None without privacy.
         noise_multiplier: sigma; what is published carries noise of standard deviation sigma·clip_norm: one client's
             release under local trust, a round's sum under the others; 0 without privacy.
@@ -57,6 +57,8 @@ class PrivacyPlan:
         metric_releases: noised evaluations that the promise leaves room for, >= 0.
         metric_noise_multiplier: noise of each, in units of what one person can move it; None without any,
             0 without privacy.
+        statistics_noise_multiplier: of the one release of counts, in units of what one person can move them; None
+            when there is none, 0 without privacy.
         trust: "local", "distributed" or "central": who adds the noise; see ``fedrec.privacy.trust``.
         noise_sharers: m, how many clients' noises add up in every sum that is published; 1 unless distributed.
         unit, relation, accountant: the words that make epsilon a statement; constants.
@@ -76,6 +78,7 @@ class PrivacyPlan:
     max_people: int | None = None
     metric_releases: int = 0
     metric_noise_multiplier: float | None = None
+    statistics_noise_multiplier: float | None = None
     trust: str = LOCAL
     noise_sharers: int = 1
     unit: str = UNIT
@@ -103,6 +106,7 @@ class PrivacyPlan:
         max_people: int | None = None,
         metric_releases: int = 0,
         metric_noise_multiplier: float | None = None,
+        statistics_noise_multiplier: float | None = None,
         trust: str = LOCAL,
         noise_sharers: int = 1,
     ) -> Self:
@@ -123,14 +127,15 @@ class PrivacyPlan:
             metric_releases=metric_releases,
         )
         target, failure = number("epsilon", epsilon), number("delta", delta)
-        metrics = _metrics(metric_releases, metric_noise_multiplier)
-        noise = calibrated_noise_multiplier(target, failure, shape.sampling_rate, shape.steps, others=metrics, **caps)
+        others = releases_of(metric_releases, metric_noise_multiplier, statistics_noise_multiplier)
+        noise = calibrated_noise_multiplier(target, failure, shape.sampling_rate, shape.steps, others=others, **caps)
         return replace(
             shape,
             epsilon=target,
             delta=failure,
             noise_multiplier=noise,
             metric_noise_multiplier=metric_noise_multiplier,
+            statistics_noise_multiplier=statistics_noise_multiplier,
             trust=trust,
             noise_sharers=noise_sharers,
             private=True,
@@ -149,6 +154,7 @@ class PrivacyPlan:
         batch_cap: int | None = None,
         max_people: int | None = None,
         metric_releases: int = 0,
+        releases_statistics: bool = False,
     ) -> Self:
         """The same steps without noise, for references and debugging. Stamped NOT PRIVATE.
 
@@ -169,6 +175,7 @@ class PrivacyPlan:
             max_people=max_people,
             metric_releases=metric_releases,
             metric_noise_multiplier=0.0 if metric_releases else None,
+            statistics_noise_multiplier=0.0 if releases_statistics else None,
             private=False,
         )
 
@@ -183,8 +190,12 @@ class PrivacyPlan:
 
     @property
     def client_noise_multiplier(self) -> float:
-        """Sigma of what one client adds to its own sum: all of it, 1/m of its variance, or none."""
-        return 0.0 if self.trust == CENTRAL else self.noise_multiplier / math.sqrt(self.noise_sharers)
+        """Sigma of what one client adds to its own sum of a training step."""
+        return self.client_share(self.noise_multiplier)
+
+    def client_share(self, noise_multiplier: float) -> float:
+        """What one client adds of a release's noise: all of it, 1/m of its variance, or none."""
+        return 0.0 if self.trust == CENTRAL else noise_multiplier / math.sqrt(self.noise_sharers)
 
     @property
     def server_noise_std(self) -> float:
@@ -201,37 +212,33 @@ class PrivacyPlan:
         return Steps(self.noise_multiplier, self.sampling_rate, steps, self.batch_cap, self.max_people)
 
     def metrics_release(self) -> Steps:
-        """What one release of noised metrics spends: everyone takes part, so nothing is amplified.
+        """What one release of noised metrics spends; raises ``PrivacyError`` when the plan has none."""
+        return one_release("metric", self.metric_noise_multiplier)
 
-        Raises:
-            PrivacyError: the plan has no metric releases.
-        """
-        if self.metric_noise_multiplier is None:
-            raise PrivacyError("metric_releases=0: this plan releases no metrics; make one with metric_releases")
-        return Steps(self.metric_noise_multiplier, 1.0, 1)
+    def statistics_release(self) -> Steps:
+        """What the one release of counts spends; raises ``PrivacyError`` when the plan has none."""
+        return one_release("statistics", self.statistics_noise_multiplier)
 
     def spendings(self) -> tuple[Steps, ...]:
-        """Everything the plan will ever spend: all training steps, then all metric releases."""
-        return (self.training(self.steps), *_metrics(self.metric_releases, self.metric_noise_multiplier))
+        """Everything the plan will ever spend: all training steps, then all releases."""
+        noises = self.metric_noise_multiplier, self.statistics_noise_multiplier
+        return (self.training(self.steps), *releases_of(self.metric_releases, *noises))
 
     def event(self) -> "DpEvent":
         """The same in the words of the accounting library, for whoever wants to check with its accountants."""
-        from dp_accounting.dp_event import ComposedDpEvent, NonPrivateDpEvent
+        return event_of_all(self.spendings(), private=self.private)
 
-        if not self.private:
-            return NonPrivateDpEvent()
-        return ComposedDpEvent([event_of(spending) for spending in self.spendings()])
-
-    def epsilon_after(self, steps: int, *, metric_releases: int = 0) -> float | None:
-        """Epsilon spent by ``steps`` steps and some metric releases, an upper bound; None without privacy.
+    def epsilon_after(self, steps: int, *, metric_releases: int = 0, statistics: bool = False) -> float | None:
+        """Epsilon spent by ``steps`` steps and some releases, an upper bound; None without privacy.
 
         Raises:
-            PrivacyError: a count is negative or no whole number, or metrics are released that the plan lacks.
+            PrivacyError: a count is negative or no whole number, or something is released that the plan lacks.
         """
         if self.delta is None:
             return None
         metrics = (self.metrics_release()._replace(steps=metric_releases),) if metric_releases != 0 else ()
-        return composed_epsilon((self.training(steps), *metrics), self.delta)
+        counts = (self.statistics_release(),) if statistics else ()
+        return composed_epsilon((self.training(steps), *metrics, *counts), self.delta)
 
     def epsilon_for_person_at(self, clients: int) -> float | None:
         """Epsilon over the whole run of someone who is at ``clients`` clients; None without privacy.
@@ -278,9 +285,3 @@ class PrivacyPlan:
         from fedrec.privacy.mechanism import Mechanism  # here, so that reading a plan needs no torch
 
         return Mechanism(self, random, steps_taken=steps_taken)
-
-
-def _metrics(releases: int, noise_multiplier: float | None) -> tuple[Steps, ...]:
-    """All metric releases of a plan as one spending; none without any."""
-    check_metrics(releases, noise_multiplier)
-    return () if noise_multiplier is None else (Steps(noise_multiplier, 1.0, releases),)

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING
 
 from fedrec.errors import PrivacyError
 from fedrec.privacy.accounting import composed_epsilon, round_up
-from fedrec.privacy.steps import check_caps, check_whole
+from fedrec.privacy.steps import Steps, check_caps, check_whole
 from fedrec.privacy.trust import check_trust
 
 if TYPE_CHECKING:
     from fedrec.privacy.plan import PrivacyPlan
+
+_RELEASE_NOISES = ("metric_noise_multiplier", "statistics_noise_multiplier")
 
 
 def check_plan(plan: "PrivacyPlan") -> dict[str, float]:
@@ -27,20 +29,41 @@ def check_plan(plan: "PrivacyPlan") -> dict[str, float]:
     return exact | _check_guarantee(plan)
 
 
-def check_metrics(releases: int, noise_multiplier: float | None) -> None:
-    """Noise exactly when there are metric releases.
+def releases_of(
+    metric_releases: int, metric_noise_multiplier: float | None, statistics_noise_multiplier: float | None
+) -> tuple[Steps, ...]:
+    """What is released besides training steps, each kind as one spending in which everyone takes part.
 
     Raises:
-        PrivacyError: one without the other, or out of range.
+        PrivacyError: metric releases without noise or the other way round, or a number out of range.
     """
-    check_whole("metric_releases", releases, least=0)
-    if (noise_multiplier is None) != (releases == 0):
+    check_whole("metric_releases", metric_releases, least=0)
+    if (metric_noise_multiplier is None) != (metric_releases == 0):
         raise PrivacyError(
-            f"metric_noise_multiplier={noise_multiplier}, metric_releases={releases}: "
+            f"metric_noise_multiplier={metric_noise_multiplier}, metric_releases={metric_releases}: "
             "expected a noise multiplier exactly when there are releases"
         )
-    if noise_multiplier is not None and number("metric_noise_multiplier", noise_multiplier) < 0:
-        raise PrivacyError(f"metric_noise_multiplier={noise_multiplier}: expected a finite number >= 0")
+    planned = {
+        "metric": (metric_noise_multiplier, metric_releases),
+        "statistics": (statistics_noise_multiplier, 1),
+    }
+    return tuple(
+        one_release(kind, noise)._replace(steps=times) for kind, (noise, times) in planned.items() if noise is not None
+    )
+
+
+def one_release(kind: str, noise_multiplier: float | None) -> Steps:
+    """What one release spends in which everyone takes part, so that nothing is amplified.
+
+    Raises:
+        PrivacyError: there is none, or its noise is out of range.
+    """
+    name = f"{kind}_noise_multiplier"
+    if noise_multiplier is None:
+        raise PrivacyError(f"{name}=None: this plan releases none; make one that does")
+    if number(name, noise_multiplier) < 0:
+        raise PrivacyError(f"{name}={noise_multiplier}: expected a finite number >= 0")
+    return Steps(float(noise_multiplier), 1.0, 1)
 
 
 def number(name: str, value: object) -> float:
@@ -70,10 +93,9 @@ def _check_numbers(plan: "PrivacyPlan") -> dict[str, float]:
     if plan.steps % plan.local_steps != 0:
         raise PrivacyError(f"steps={plan.steps}: expected a multiple of local_steps={plan.local_steps}")
     check_caps(plan.batch_cap, plan.max_people)
-    check_metrics(plan.metric_releases, plan.metric_noise_multiplier)
-    if plan.metric_noise_multiplier is not None:
-        exact["metric_noise_multiplier"] = float(plan.metric_noise_multiplier)
-    return exact
+    noises = {name: getattr(plan, name) for name in _RELEASE_NOISES}
+    releases_of(plan.metric_releases, *noises.values())
+    return exact | {name: float(noise) for name, noise in noises.items() if noise is not None}
 
 
 def _check_words(plan: "PrivacyPlan") -> None:
@@ -88,8 +110,9 @@ def _check_guarantee(plan: "PrivacyPlan") -> dict[str, float]:
     if plan.private is False:
         if plan.epsilon is not None or plan.delta is not None or plan.noise_multiplier != 0:
             raise PrivacyError("a plan without privacy: expected no epsilon, no delta and noise_multiplier=0")
-        if plan.metric_noise_multiplier:
-            raise PrivacyError("a plan without privacy: expected metric_noise_multiplier=0 or none")
+        for name in _RELEASE_NOISES:
+            if getattr(plan, name):
+                raise PrivacyError(f"a plan without privacy: expected {name}=0 or none")
         return {}
     if plan.private is not True:
         raise PrivacyError(f"private={plan.private!r}: expected true or false")

@@ -27,11 +27,12 @@ def statement_of(plan: "PrivacyPlan") -> str:
 
 
 def _also(plan: "PrivacyPlan") -> str:
-    """What the statement has to add about metrics and a cap; nothing in a plain plan."""
+    """What the statement has to add about releases and a cap; nothing in a plain plan."""
     metrics = f" and {plan.metric_releases} releases of noised metrics" if plan.metric_releases else ""
+    counts = " and one release of noised counts" if plan.statistics_noise_multiplier is not None else ""
     cap = (
         f", at most {plan.batch_cap} people in a step of a client with at most {plan.max_people}"
         if plan.batch_cap is not None
         else ""
     )
-    return metrics + cap
+    return metrics + counts + cap

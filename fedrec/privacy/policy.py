@@ -1,8 +1,8 @@
 """The client's own limits: what its owner allows, whatever a server asks for.
 
 ``policy.toml`` lies beside the client's data. Every key is required and no other is known, so a
-mistake in the file refuses everything instead of allowing something; only ``trust`` may be absent,
-and is the strictest then. A server's wish can only be stricter: each ``check_*`` refuses what goes
+mistake in the file refuses everything instead of allowing something; only ``trust`` and ``statistics`` may be
+absent, and are the strictest then. A server's wish can only be stricter: each ``check_*`` refuses what goes
 beyond the file.
 """
 
@@ -45,7 +45,7 @@ class Policy(BaseModel):
     parameters: Literal["fixed", "adaptive"] = Field(
         description="adaptive when a run may be chosen after seeing another; a plan then has half of max_delta"
     )
-    min_noise_multiplier: Positive = Field(description="least sigma of training and of metric releases")
+    min_noise_multiplier: Positive = Field(description="least sigma of training and of each release")
     max_clip_norm: Positive = Field(description="largest C that one person's contribution is cut to")
     max_sampling_rate: Annotated[float, Field(gt=0, le=1)] = Field(description="largest q of training")
     max_steps_total: Cap = Field(description="training steps over the ledger's life")
@@ -55,6 +55,9 @@ class Policy(BaseModel):
     min_people: Annotated[int, Field(ge=1)] = Field(description="fewer people here than this: no training")
     allowed_metrics: Annotated[tuple[str, ...], ListOf] = Field(
         description=f"noised metrics that may leave: {', '.join(METRICS)}; empty for none"
+    )
+    statistics: bool = Field(
+        False, description="true lets noised counts of items and of public pairs leave, once in a run"
     )
     allowed_bases: Annotated[tuple[Hex, ...], ListOf] = Field(description="SHA-256 of bases that may be trained on")
     allowed_code: Annotated[tuple[Hex, ...], ListOf] = Field(description="SHA-256 of client code that may run")
@@ -93,12 +96,13 @@ class Policy(BaseModel):
         metrics: Iterable[str] = (),
         min_people: int = 1,
         trust: str = LOCAL,
+        statistics: bool = False,
     ) -> "Policy":
         """The strictest policy under which exactly this plan runs: for simulations, and to start from.
 
         Raises:
-            PrivacyError: the plan is not private, is of another trust or releases metrics that are not named here, or a
-                digest is malformed.
+            PrivacyError: the plan is not private, is of another trust or releases what is not named here, or a digest
+                is malformed.
         """
         if plan.epsilon is None:
             _refuse("max_epsilon", "a plan without privacy", "a private plan")
@@ -109,7 +113,7 @@ class Policy(BaseModel):
             "max_epsilon": plan.epsilon,
             "max_delta": plan.delta,
             "parameters": "fixed",
-            "min_noise_multiplier": min(plan.noise_multiplier, plan.metric_noise_multiplier or plan.noise_multiplier),
+            "min_noise_multiplier": min(spending.noise_multiplier for spending in plan.spendings()),
             "max_clip_norm": plan.clip_norm,
             "max_sampling_rate": plan.sampling_rate,
             "max_steps_total": plan.steps,
@@ -118,6 +122,7 @@ class Policy(BaseModel):
             "max_rounds_per_day": plan.rounds,
             "min_people": min_people,
             "allowed_metrics": tuple(metrics),
+            "statistics": statistics,
             "allowed_bases": (base,),
             "allowed_code": (code,),
             "server_key": server_key,
@@ -154,9 +159,9 @@ class Policy(BaseModel):
             _refuse("trust", repr(plan.trust), repr(self.trust))
         _at_most("max_epsilon", plan.epsilon, self.max_epsilon)
         _at_most("max_delta", plan.delta, self.checked_delta, because=self._why_checked_delta)
-        for noise in (plan.noise_multiplier, plan.metric_noise_multiplier):
-            if noise is not None and not noise >= self.min_noise_multiplier:
-                _refuse("min_noise_multiplier", noise, f">= {self.min_noise_multiplier}")
+        for spending in plan.spendings():
+            if not spending.noise_multiplier >= self.min_noise_multiplier:
+                _refuse("min_noise_multiplier", spending.noise_multiplier, f">= {self.min_noise_multiplier}")
         _at_most("max_clip_norm", plan.clip_norm, self.max_clip_norm)
         _at_most("max_sampling_rate", plan.sampling_rate, self.max_sampling_rate)
         _at_most("max_steps_total", plan.steps, self.max_steps_total)
@@ -165,6 +170,8 @@ class Policy(BaseModel):
         _at_most("max_rounds_per_day", 1, self.max_rounds_per_day)
         if plan.metric_releases and not self.allowed_metrics:
             _refuse("allowed_metrics", f"{plan.metric_releases} metric releases", "none")
+        if plan.statistics_noise_multiplier is not None and not self.statistics:
+            _refuse("statistics", "a release of counts", "none; set statistics = true to let them leave")
 
     def check_people(self, people: int) -> None:
         """Refuse to train on too small a group. The message keeps their number to itself.
@@ -257,7 +264,7 @@ def write_policy(policy: Policy, path: Path) -> None:
     Raises:
         PrivacyError: the file cannot be written.
     """
-    lines = ["# What this client allows. Every key is required, but for trust; anything unknown refuses all training."]
+    lines = ["# What this client allows. What is missing or unknown refuses all training."]
     for name, value in policy.model_dump(mode="json").items():
         lines += ["", f"# {Policy.model_fields[name].description}", tomli_w.dumps({name: value}).rstrip()]
     try:

@@ -138,8 +138,9 @@ def test_shipped_app_without_a_workspace_refuses() -> None:
     assert app(message_to(5), context_of(0)).error.reason == "E_INTERNAL"
 
 
-def test_shipped_app_knows_training_and_measuring_alone() -> None:
-    measure = message_to(5, kind=MessageType.EVALUATE)
-    assert app(measure, context_of(0)).error.reason == "E_INTERNAL"  # registered, though without a workspace
-    with pytest.raises(ValueError, match="No query function registered"):
-        app(Message(RecordDict(), 5, MessageType.QUERY), context_of(0))
+def test_shipped_app_knows_training_measuring_and_counting_alone() -> None:
+    for kind in (MessageType.TRAIN, MessageType.EVALUATE, MessageType.QUERY):
+        known = message_to(5, kind=kind)
+        assert app(known, context_of(0)).error.reason == "E_INTERNAL"  # registered, though without a workspace
+    with pytest.raises(ValueError, match="No train function registered with name 'again'"):
+        app(Message(RecordDict(), 5, f"{MessageType.TRAIN}.again"), context_of(0))

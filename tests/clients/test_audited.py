@@ -6,6 +6,7 @@ import torch
 
 import clients.audited
 import clients.merchant
+import clients.opening
 import clients.training
 from clients.audited import audited_clients
 from fedrec.data.histories import Histories
@@ -101,7 +102,7 @@ def test_start_up_check_is_the_merchants_own(engine, monkeypatch):
     monkeypatch.setattr(clients.audited, "check_person_gradients", refuse)
     with pytest.raises(PrivacyError, match="as the merchant says"):
         engine.check_gradients()
-    assert clients.audited.check_person_gradients is not clients.merchant.check_person_gradients
+    assert clients.audited.check_person_gradients is not clients.opening.check_person_gradients
 
 
 @pytest.mark.parametrize("negatives", [None, 9])

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-import clients.merchant
+import clients.opening
 import clients.training
-from clients.merchant import check_person_gradients, load_merchant, local_training
+from clients.merchant import load_merchant
+from clients.opening import check_person_gradients, local_training
 from clients.training import LocalTraining, step_losses
 from fedrec.agreement import FILE, read_agreement
 from fedrec.errors import PrivacyError, RunError
@@ -58,7 +59,7 @@ def test_loss_that_couples_people_is_refused_when_the_merchant_opens(private_run
     def in_batch(ranker, windows, *, mask_last, negatives=None):
         return person_losses(ranker, windows, mask_last=mask_last, negatives=torch.unique(windows.targets))
 
-    clients.merchant.resident.cache_clear()
+    clients.opening.resident.cache_clear()
     monkeypatch.setattr(clients.training, "person_losses", in_batch)
     with pytest.raises(PrivacyError, match="a person's loss changes with the batch"):
         load_merchant(private_run, 0)
@@ -130,7 +131,7 @@ def test_ranker_without_an_adapter_is_refused():
 
 def test_model_is_loaded_and_checked_once_per_process(private_run, monkeypatch):
     checked = []
-    monkeypatch.setattr(clients.merchant, "check_person_gradients", lambda *_: checked.append(1))
+    monkeypatch.setattr(clients.opening, "check_person_gradients", lambda *_: checked.append(1))
     for partition in (0, 1, 0):
         load_merchant(private_run, partition)
     assert checked == [1]

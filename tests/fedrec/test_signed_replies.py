@@ -12,11 +12,13 @@ from fedrec.signed import arrays_digest, is_reply_signed_by, reply_bytes, sign_r
 from fedrec.signing import Purpose
 from fedrec.wire import Update, update_from_record, update_to_record
 from fedrec.wire_metrics import Measures, measures_from_record, measures_to_record
+from fedrec.wire_statistics import Statistics, statistics_from_record, statistics_to_record
 from tests.tiny_federation import BASE, HEAD, PLAN, SCHEMA, SERVER, arrays, reply_key, update
 
 KEY = reply_key(0)
 VALUES = {"ndcg@10": 0.1, "hr@10": -0.25}
 MEASURES = Measures("run-1", 3, BASE, PLAN, ledger_head=HEAD, values=VALUES)
+COUNTS = Statistics("run-1", 3, BASE, PLAN, ledger_head=HEAD, arrays=arrays(0.25))
 
 
 def test_signed_bytes_by_hand() -> None:
@@ -28,6 +30,8 @@ def test_signed_bytes_by_hand() -> None:
     assert reply_bytes(update(), sender=7) == trained.encode()
     numbers = hashlib.sha256(b'{"hr@10":-0.25,"ndcg@10":0.1}').hexdigest()
     assert reply_bytes(MEASURES, sender=7) == by_hand.format(PLAN, BASE, numbers, "evaluate", HEAD).encode()
+    counted = by_hand.format(PLAN, BASE, arrays_digest(arrays(0.25)), "query", HEAD)
+    assert reply_bytes(COUNTS, sender=7) == counted.encode()
 
 
 def _updates() -> dict[str, Update]:
@@ -42,6 +46,13 @@ def _measures() -> dict[str, Measures]:
     answer = sign_reply(MEASURES, sender=7, key=KEY)
     nudged = VALUES | {"hr@10": float(np.nextafter(-0.25, 1))}
     return {"nothing": answer, "one float": replace(answer, values=nudged)} | _changed(answer)
+
+
+def _counts() -> dict[str, Statistics]:
+    answer = sign_reply(COUNTS, sender=7, key=KEY)
+    nudged = arrays(0.25)
+    nudged["norm.weight"][3] = np.nextafter(np.float32(0.25), np.float32(1))
+    return {"nothing": answer, "one float": replace(answer, arrays=nudged)} | _changed(answer)
 
 
 def _changed(answer: Any) -> dict[str, Any]:
@@ -59,7 +70,7 @@ def _changed(answer: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("what", _updates())
 def test_signature_holds_for_exactly_what_was_signed(what: str) -> None:
-    for answer in (_updates()[what], _measures()[what]):
+    for answer in (_updates()[what], _measures()[what], _counts()[what]):
         assert is_reply_signed_by(KEY.public, answer, sender=7) == (what == "nothing")
 
 
@@ -84,9 +95,16 @@ def test_an_update_that_spells_measures_is_signed_as_an_update() -> None:
     assert not is_reply_signed_by(KEY.public, measured, sender=7)
 
 
+def test_counts_with_the_arrays_of_an_update_are_signed_as_counts() -> None:
+    trained = sign_reply(update(), sender=7, key=KEY)
+    assert not is_reply_signed_by(KEY.public, replace(COUNTS, signature=trained.signature), sender=7)
+
+
 def test_signatures_hold_after_the_wire() -> None:
     there = update_from_record(update_to_record(sign_reply(update(), sender=7, key=KEY)), schema=SCHEMA)
     assert is_reply_signed_by(KEY.public, there, sender=7)
+    counts = statistics_from_record(statistics_to_record(sign_reply(COUNTS, sender=7, key=KEY)), schema=SCHEMA)
+    assert is_reply_signed_by(KEY.public, counts, sender=7)
     odd = replace(MEASURES, values={"ndcg@10": 0.1 + 0.2, "hr@10": -0.0})
     record = measures_to_record(sign_reply(odd, sender=7, key=KEY), names=("ndcg@10", "hr@10"))
     assert is_reply_signed_by(KEY.public, measures_from_record(record, names=("ndcg@10", "hr@10")), sender=7)

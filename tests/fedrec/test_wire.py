@@ -118,7 +118,7 @@ def test_sender_cannot_pack_a_bad_header_either() -> None:
         instruction_to_record(signed(instruction(round_index=0)))
     with pytest.raises(WireError, match="instruction: expected it to be addressed and signed before it is sent"):
         instruction_to_record(instruction())
-    for field, value in (("kind", "query"), ("recipient", -1), ("expires_at", 0.5)):
+    for field, value in (("kind", "system"), ("recipient", -1), ("expires_at", 0.5)):
         with pytest.raises(WireError, match=f"header {field}: expected"):
             instruction_to_record(replace(signed(), address=ADDRESS._replace(**{field: value})))
 
@@ -126,9 +126,9 @@ def test_sender_cannot_pack_a_bad_header_either() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("kind", "query", "header kind: expected train or evaluate"),
-        ("kind", "Train", "header kind: expected train or evaluate"),
-        ("kind", 1, "header kind: expected train or evaluate"),
+        ("kind", "system", "header kind: expected one of train, evaluate, query"),
+        ("kind", "Train", "header kind: expected one of train, evaluate, query"),
+        ("kind", 1, "header kind: expected one of train, evaluate, query"),
         ("recipient", "5", "header recipient: expected a whole number >= 0 of at most 64 bits"),
         ("recipient", True, "header recipient: expected a whole number >= 0 of at most 64 bits"),
         ("recipient", -1, "header recipient: expected a whole number >= 0 of at most 64 bits"),

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 import torch
 
-from clients.merchant import check_person_gradients
+from clients.opening import check_person_gradients
 from clients.training import LocalTraining
 from fedrec.config import Config, parse_config
 from fedrec.data.catalogue import Catalogue

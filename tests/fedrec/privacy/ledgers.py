@@ -28,7 +28,10 @@ class Clock:
 def policy_for(plan: PrivacyPlan, **changes: object) -> Policy:
     """The strictest policy for a plan, with any value changed."""
     metrics = ("ndcg@10",) if plan.metric_releases else ()
-    policy = Policy.for_plan(plan, base="ba" * 32, code="c0" * 32, server_key="5e" * 32, metrics=metrics)
+    counts = plan.statistics_noise_multiplier is not None
+    policy = Policy.for_plan(
+        plan, base="ba" * 32, code="c0" * 32, server_key="5e" * 32, metrics=metrics, statistics=counts
+    )
     return Policy.model_validate(policy.model_dump() | changes)
 
 

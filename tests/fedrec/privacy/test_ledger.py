@@ -144,7 +144,7 @@ def test_a_round_without_a_proper_name_is_refused(ledger, plan, round_id):
 
 @pytest.mark.parametrize("kind", ["other", "training", None])
 def test_a_charge_for_no_known_purpose_is_refused(ledger, plan, kind):
-    with pytest.raises(PrivacyError, match=r"kind=.*: expected one of \['training', 'metrics'\]"):
+    with pytest.raises(PrivacyError, match=r"kind=.*: expected one of \['training', 'metrics', 'statistics'\]"):
         ledger.charge("r/1", plan.training(1), plan=plan, kind=kind)
 
 

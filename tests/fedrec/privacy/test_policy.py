@@ -53,12 +53,30 @@ def test_the_strictest_policy_names_the_lesser_of_both_noises(make_plan):
     assert policy_for(plan).min_noise_multiplier == 0.5 < plan.noise_multiplier
 
 
-@pytest.mark.parametrize("key", Policy.model_fields.keys() - {"trust"})
+@pytest.mark.parametrize("key", Policy.model_fields.keys() - {"trust", "statistics"})
 def test_a_missing_key_refuses_the_whole_file(path, key):
     values = tomllib.loads(path.read_text())
     values.pop(key)
     with pytest.raises(PrivacyError, match=rf"policy.toml: {key}: Field required; nothing is allowed until"):
         load_policy(rewritten(path, values))
+
+
+def test_counts_leave_only_where_the_policy_says_so(make_plan, path):
+    plan = make_plan(statistics_noise_multiplier=9.0)
+    policy_for(plan, statistics=True).check_plan(plan)
+    with pytest.raises(PrivacyError, match="policy statistics: a release of counts, allowed none; set statistics = tr"):
+        policy_for(plan, statistics=False).check_plan(plan)
+    values = tomllib.loads(path.read_text())
+    del values["statistics"]
+    assert load_policy(rewritten(path, values)).statistics is False
+
+
+def test_the_least_noise_holds_for_counts_too(make_plan):
+    plan = make_plan(epsilon=20.0, statistics_noise_multiplier=0.5)
+    policy = policy_for(plan, statistics=True)
+    assert policy.min_noise_multiplier == 0.5 < plan.noise_multiplier
+    with pytest.raises(PrivacyError, match=r"policy min_noise_multiplier: 0.5, allowed >= 0.6"):
+        policy.model_copy(update={"min_noise_multiplier": 0.6}).check_plan(plan)
 
 
 def test_a_policy_without_trust_has_the_strictest(path):
