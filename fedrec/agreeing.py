@@ -10,6 +10,7 @@ from fedrec.config import Config
 from fedrec.errors import ConfigError
 from fedrec.model.adapters import AdapterSpec
 from fedrec.model.making import negatives_for
+from fedrec.model.statistics import StatisticsSpec
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.trust import DISTRIBUTED, LOCAL, require_local
 
@@ -41,13 +42,14 @@ def make_plan(config: Config, *, people_per_client: int, is_simulated: bool = Fa
         "metric_releases": _metric_releases(config),
     }
     if not settings.enabled:
-        return PrivacyPlan.without_privacy(**public)
+        return PrivacyPlan.without_privacy(**public, releases_statistics=config.statistics.noise_multiplier is not None)
     noise = settings.metric_noise_multiplier if settings.metrics else None
     return PrivacyPlan.calibrate(
         settings.epsilon,
         settings.delta,
         **public,
         metric_noise_multiplier=noise,
+        statistics_noise_multiplier=config.statistics.noise_multiplier,
         trust=settings.trust,
         noise_sharers=config.clients_per_round if settings.trust == DISTRIBUTED else 1,
     )
@@ -76,6 +78,7 @@ def make_agreement(
         server_key=server_key,
         metrics=config.privacy.metrics,
         metrics_every=config.privacy.metrics_every,
+        statistics=_statistics_spec(config),
     )
 
 
@@ -85,6 +88,13 @@ def adapter_spec(config: Config) -> AdapterSpec:
     return AdapterSpec(
         kind=adapter.kind, rank=adapter.rank, targets=adapter.targets, norms=adapter.norms, gains=adapter.gains
     )
+
+
+def _statistics_spec(config: Config) -> StatisticsSpec | None:
+    """How people are counted, in the same window as public pairs; None where nothing is released."""
+    if config.statistics.noise_multiplier is None:
+        return None
+    return StatisticsSpec(config.pairs.window, config.statistics.popularity_share)
 
 
 def _check_trust(config: Config) -> None:

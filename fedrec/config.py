@@ -1,4 +1,5 @@
-"""Every setting of a run, with its default, bound, unit and meaning. The one home of defaults.
+"""Every setting of a run, with its default, bound, unit and meaning. The one home of defaults, with
+``config_parts``.
 
 The tree is frozen and refuses unknown keys. It stops at the edge: ``simulations`` and ``cli``
 unpack it into plain arguments, so nothing in the core knows that it exists.
@@ -8,15 +9,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from fedrec.config_parts import PairsConfig, StatisticsConfig
+from fedrec.config_section import Count, Fraction, Positive, Rate, Section, Window
 from fedrec.errors import ConfigError
-
-Rate = Annotated[float, Field(gt=0, le=1)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Window = Annotated[int, Field(ge=1, le=4_096)]
 
 
 def _different(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -25,11 +22,7 @@ def _different(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """What is read, and how a person's history is cut."""
 
     events: Path | None = Field(None, description="CSV or Parquet of events; the bundled Online Retail set when absent")
@@ -54,7 +47,7 @@ class DataConfig(_Section):
     )
 
 
-class PartitionConfig(_Section):
+class PartitionConfig(Section):
     """Who is a client, and who stands for public data."""
 
     scheme: str = Field(
@@ -68,7 +61,7 @@ class PartitionConfig(_Section):
     dirichlet_alpha: Positive = Field(1.0, description="how even client sizes are; smaller is more uneven")
 
 
-class ItemsConfig(_Section):
+class ItemsConfig(Section):
     """How catalogue text becomes vectors."""
 
     encoder: str = Field(
@@ -80,7 +73,7 @@ class ItemsConfig(_Section):
     damping: Annotated[float, Field(ge=0)] = Field(0.1, description="share of the mean variance added before whitening")
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The ranker: a small causal decoder over item vectors, plus the named parts of the score."""
 
     backbone: Path | None = Field(
@@ -98,7 +91,7 @@ class ModelConfig(_Section):
     negatives: Count = Field(1_024, description="uniform catalogue items that stand for a larger one")
 
 
-class PretrainingConfig(_Section):
+class PretrainingConfig(Section):
     """Making the public base; no privacy is spent because the panel opted in."""
 
     base: Path | None = Field(None, description="folder that fedrec pretrain wrote; made from the panel when absent")
@@ -110,26 +103,7 @@ class PretrainingConfig(_Section):
     judge_share: Fraction = Field(0.2, description="share of the panel kept from training, to choose the best round on")
 
 
-class PairsConfig(_Section):
-    """What follows what among public people: a part of the base and of every score; costs no privacy."""
-
-    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
-        None,
-        description="logits of the part; when absent fitted on the people kept to judge, 0 where none are or untrained",
-    )
-    window: Count = Field(3, description="events apart that still count as a pair")
-    suggestions: Annotated[int, Field(ge=0)] = Field(
-        10, description="best next items of the base after each item, listed besides the pairs that were seen"
-    )
-    sharpness: Positive = Field(30.0, description="how soon a pair's probability counts")
-    recent: Window = Field(3, description="events of a history that are looked up")
-    decay: Rate = Field(0.4, description="weight of a looked-up event relative to the next later one")
-    shrinkage: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        0.2, description="pseudo-counts added to each row"
-    )
-
-
-class AdapterConfig(_Section):
+class AdapterConfig(Section):
     """The only parameters that are trained on private data and cross the wire."""
 
     kind: Literal["lora", "ffa-lora", "bottleneck"] = Field("lora", description="lora | ffa-lora | bottleneck")
@@ -139,7 +113,7 @@ class AdapterConfig(_Section):
     gains: bool = Field(False, description="also adapt how much each direction of item space counts in a part")
 
 
-class LocalConfig(_Section):
+class LocalConfig(Section):
     """What a merchant does for itself with its own people; costs no privacy because it never leaves."""
 
     memory_weight: Annotated[float, Field(ge=0)] = Field(
@@ -179,7 +153,7 @@ _NEXT_BASKET = {
 }
 
 
-class PrivacyConfig(_Section):
+class PrivacyConfig(Section):
     """The guarantee, per person at a merchant, add-or-remove-one neighbours. Public numbers all."""
 
     enabled: bool = Field(True, description="false stamps the run NOT PRIVATE")
@@ -217,7 +191,7 @@ class PrivacyConfig(_Section):
         return self
 
 
-class FederationConfig(_Section):
+class FederationConfig(Section):
     """Rounds and the server's optimizer."""
 
     rounds: Count = Field(30, description="rounds of the federation")
@@ -254,7 +228,7 @@ class FederationConfig(_Section):
     workers: Count = Field(2, description="Ray actors of the ray engine")
 
 
-class Config(_Section):
+class Config(Section):
     """All of it, as written to ``config.toml`` of a run."""
 
     data: DataConfig = DataConfig()
@@ -263,6 +237,7 @@ class Config(_Section):
     model: ModelConfig = ModelConfig()
     pretraining: PretrainingConfig = PretrainingConfig()
     pairs: PairsConfig = PairsConfig()
+    statistics: StatisticsConfig = StatisticsConfig()
     adapter: AdapterConfig = AdapterConfig()
     local: LocalConfig = LocalConfig()
     privacy: PrivacyConfig = PrivacyConfig()

@@ -3,6 +3,7 @@
 config.toml           the resolved settings
 events.jsonl          one line a round
 adapter.safetensors   the published adapter
+statistics.safetensors  what clients counted, where they did: the pairs that stand out
 base/                 the frozen public base
 checkpoints/          where the run stands, after every round
 policy.toml           what each simulated client allows
@@ -28,6 +29,7 @@ from fedrec.errors import RunError
 
 LOCK = ".lock"
 EVENTS = "events.jsonl"
+STATISTICS = "statistics.safetensors"
 FOLDERS = ("base", "checkpoints", "keys", "ledger", "workspace")
 FEDERATION_FOLDERS = ("base", "checkpoints")  # what is private lies elsewhere: at the merchants, and with the server
 
@@ -103,6 +105,10 @@ class RunFolder:
     @property
     def adapter(self) -> Path:
         return self.path / "adapter.safetensors"
+
+    @property
+    def statistics(self) -> Path:
+        return self.path / STATISTICS
 
     @property
     def base(self) -> Path:

@@ -15,9 +15,10 @@ from fedrec.signed import is_reply_signed_by
 from fedrec.wire import Instruction, Update, refusal_from_error, update_from_record
 from fedrec.wire_arrays import NotFiniteError
 from fedrec.wire_metrics import Measures
+from fedrec.wire_statistics import Statistics
 from server.roster import Members
 
-Answer = TypeVar("Answer", Update, Measures)
+Answer = TypeVar("Answer", bound=Update | Measures | Statistics)
 
 TAIL = math.log(1e9)  # an honest private client falls outside the bounds less than once in 10^9 replies, each side
 CROWD = 4  # how many times the expected number of people may turn up in one step
@@ -38,6 +39,12 @@ class PlanNumbers(Protocol):
     def normaliser(self) -> float: ...
     @property
     def local_steps(self) -> int: ...
+
+
+class Reader(Protocol):
+    """Unpacks a reply of arrays; raises ``WireError`` for anything else."""
+
+    def __call__(self, record: RecordDict, *, schema: AdapterSchema) -> Update | Statistics: ...
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,7 @@ def admit(
     instruction: Instruction,
     schema: AdapterSchema,
     bounds: NormBounds,
+    read: Reader = update_from_record,
 ) -> Admitted | Quarantined:
     """Judge one reply.
 
@@ -119,8 +127,9 @@ def admit(
         asked: nodes asked in this round, and under which key each must sign.
         seen: nodes whose reply was admitted already in this round.
         instruction: what they were asked; its header must come back unchanged.
-        schema: names and shapes of the shared arrays.
-        bounds: range of an honest update's norm.
+        schema: names and shapes of the arrays in it.
+        bounds: range of an honest one's norm.
+        read: unpacks it.
 
     Returns:
         The arrays, or one word for why they do not count.
@@ -130,7 +139,7 @@ def admit(
         asked=asked,
         seen=seen,
         instruction=instruction,
-        read=lambda record: update_from_record(record, schema=schema),
+        read=lambda record: read(record, schema=schema),
     )
     if isinstance(update, Quarantined):
         return update

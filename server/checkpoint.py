@@ -16,13 +16,14 @@ from safetensors.numpy import load, save
 
 from fedrec.errors import RunError
 from fedrec.runfolder import write_bytes, write_text
+from server.census import Counts
 from server.optimizer import AdamState, AverageState
 from server.signer import Signer
 from server.strategy import Federation, RoundRecord, ServerState
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 KEPT = 3  # the latest, in case the newest is damaged; the best round is kept besides
 
 
@@ -52,6 +53,7 @@ def save_checkpoint(folder: Path, state: ServerState, *, federation: Federation,
         "records": [record.to_dict() for record in state.records],
         "ledger_heads": {str(node): head for node, head in state.ledger_heads.items()},
         "spent": sorted(state.spent),
+        "counts": state.counts and {"noise_std": state.counts.noise_std, "replies": state.counts.replies},
     }
     manifest["signature"] = signer.seal(_canonical(manifest))
     stem = _stem(state.round_index)
@@ -93,8 +95,8 @@ def load_latest(folder: Path, *, federation: Federation, signer: Signer) -> Serv
 
 
 def _vectors(state: ServerState) -> dict[str, np.ndarray]:
-    """The state's vectors by name, (P,) float64 each."""
-    return {
+    """The state's vectors by name, float64: (P,) each, and (S,) the counts, where there are any."""
+    return ({"counts": state.counts.totals} if state.counts else {}) | {
         "adapter": state.adapter,
         "adam_first": state.adam.first,
         "adam_second": state.adam.second,
@@ -116,6 +118,7 @@ def _state(manifest: dict[str, Any], vectors: dict[str, np.ndarray]) -> ServerSt
         records=tuple(RoundRecord.from_dict(line) for line in manifest["records"]),
         ledger_heads={int(node): head for node, head in manifest["ledger_heads"].items()},
         spent=frozenset(manifest["spent"]),
+        counts=manifest["counts"] and Counts(vectors["counts"], **manifest["counts"]),
     )
 
 

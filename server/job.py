@@ -17,6 +17,7 @@ from fedrec.schema import AdapterSchema, Arrays, flatten, parameters_of, unflatt
 from fedrec.signing import SigningKey
 from server.admission import norm_bounds
 from server.averaging import Averaging
+from server.census import Census, census_of
 from server.checkpoint import load_latest, save_checkpoint
 from server.heads import add_heads, read_heads
 from server.measures import Measuring
@@ -27,6 +28,9 @@ from server.strategy import Federation, RoundRecord, ServerState, initial_state
 
 if TYPE_CHECKING:
     from fedrec.agreement import Agreement
+    from fedrec.model.statistics import Counting
+    from server.panel import PanelJudge
+    from server.statistics import Reading
 
 OnRound = Callable[[RoundRecord], None]
 
@@ -42,6 +46,7 @@ class Job:
         conduct: how the server goes about the rounds.
         heads: file of the newest ledger ends that this server has seen in any run; None, in a simulation, where
             nodes change their numbers from run to run, remembers them within the run alone.
+        reading: how what clients counted is read; None where they count nothing.
 
     Raises:
         ConfigError: the updates are to be weighted, and there is no roster that says how.
@@ -52,6 +57,7 @@ class Job:
     folder: RunFolder
     conduct: Conduct
     heads: Path | None = None
+    reading: "Reading | None" = None
 
     def __post_init__(self) -> None:
         if self.federation.averaging.weighted and self.conduct.roster is None:
@@ -115,7 +121,12 @@ def _saving(job: Job, start: ServerState, on_round: OnRound | None) -> Save:
 
 def _publish(job: Job, state: ServerState) -> None:
     about = {"run_id": job.federation.run_id, "round": str(state.best_round), "base": job.federation.base_digest}
-    write_arrays(job.folder.adapter, unflatten(state.best, job.federation.schema), metadata=about)
+    adapter = unflatten(state.best, job.federation.schema)
+    if state.counts and job.reading:
+        from server.statistics import publish_statistics
+
+        publish_statistics(job.folder.statistics, state.counts, job.reading, adapter=adapter, about=about)
+    write_arrays(job.folder.adapter, adapter, metadata=about)
 
 
 def job_of_run(
@@ -141,7 +152,7 @@ def job_of_run(
         ConfigError: more clients a round than there are, or settings of the mean that do not go together.
     """
     # torch comes with these: only where an adapter is built and measured
-    from fedrec.agreement import agreed_ranker, read_agreement
+    from fedrec.agreement import agreed_counting, agreed_ranker, read_agreement
     from fedrec.evaluation.masking import masking_of
     from fedrec.model.adapters import adapter_arrays, schema_of
     from server.panel import load_judge
@@ -150,24 +161,29 @@ def job_of_run(
     plan, ranker = agreement.plan, agreed_ranker(agreement, folder.path)
     if roster is not None:
         require_local(plan.trust)
+    counting = agreed_counting(agreement, folder.path)
+    judge = load_judge(folder.path, agreement, masking=masking_of(config.data))
     return Job(
-        federation=_federation(agreement, config, schema_of(ranker)),
+        federation=_federation(agreement, config, schema_of(ranker), census=_census(agreement, counting)),
         initial=adapter_arrays(ranker),
         folder=folder,
         conduct=Conduct(
             _signer(key or server_key_path(folder.path), agreement),
-            judge=load_judge(folder.path, agreement, masking=masking_of(config.data)),
+            judge=judge,
             epsilon_after=lambda rounds: plan.epsilon_after(
-                rounds * plan.local_steps, metric_releases=agreement.metric_releases_by(rounds)
+                rounds * plan.local_steps,
+                metric_releases=agreement.metric_releases_by(rounds),
+                statistics=agreement.statistics is not None,
             ),
             timeout_s=config.federation.deadline_s,
             roster=roster,
         ),
         heads=heads,
+        reading=_reading(config, counting, judge) if counting else None,
     )
 
 
-def _federation(agreement: "Agreement", config: Config, schema: AdapterSchema) -> Federation:
+def _federation(agreement: "Agreement", config: Config, schema: AdapterSchema, *, census: Census | None) -> Federation:
     settings, clients = config.federation, config.partition.clients
     return Federation(
         run_id=agreement.run_id,
@@ -189,6 +205,7 @@ def _federation(agreement: "Agreement", config: Config, schema: AdapterSchema) -
             weighted=settings.weights == "registered",
             noise_std=agreement.plan.server_noise_std,
         ),
+        census=census,
         over_selection=settings.over_selection,
         noise_sharers=agreement.plan.noise_sharers,
     )
@@ -199,6 +216,20 @@ def _measuring(agreement: "Agreement") -> Measuring | None:
     if not names:
         return None
     return Measuring(names, agreement.metrics_every, metric_noise_std(agreement.plan, metrics=len(names)))
+
+
+def _census(agreement: "Agreement", counting: "Counting | None") -> Census | None:
+    return census_of(agreement.plan, counting.schema) if counting else None
+
+
+def _reading(config: Config, counting: "Counting", judge: "PanelJudge | None") -> "Reading":
+    """As public pairs are read, but for the shrinkage; weighed on the panel unless the settings say how much."""
+    from server.statistics import Reading
+
+    settings = config.statistics
+    spec = replace(counting.pairs.spec, weight=settings.weight or 0.0, shrinkage=settings.shrinkage)
+    weigh = judge.weigh if judge and settings.weight is None else None
+    return Reading(counting, settings.threshold, spec, weigh)
 
 
 def _signer(path: Path, agreement: "Agreement") -> Signer:

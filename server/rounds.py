@@ -15,6 +15,7 @@ from fedrec.wire import Instruction
 from server.admission import Admitted, Quarantined, admit
 from server.asking import NOT_WAITED_FOR, Cohort, Tally, ask
 from server.averaging import RunningMean
+from server.census import Census, admit_counts, counts_of
 from server.measures import Measuring, admit_measures, mean_measures, set_aside
 from server.roster import JOIN_TIMEOUT_S, Members, Roster, eligible, wait_for_clients
 from server.signer import Signer
@@ -89,6 +90,7 @@ def run_rounds(
     last = federation.rounds if until_round is None else min(federation.rounds, until_round)
     roster = conduct.roster
     needed = federation.quorum if roster else federation.clients  # everyone joins a simulation before it begins
+    state = _with_counts(grid, federation, conduct, state=state, needed=needed) if state.round_index < last else state
     tries = 0
     while state.round_index < last:
         members = wait_for_clients(grid, needed, roster=roster, timeout_s=conduct.join_timeout_s)
@@ -143,6 +145,26 @@ def run_round(
     )
     _log(record)
     return replace(state, records=(*state.records, record))
+
+
+def _with_counts(
+    grid: Grid, federation: Federation, conduct: Conduct, *, state: ServerState, needed: int
+) -> ServerState:
+    """Add everybody's counts before the first round, where they were agreed on; asked again when too few came in."""
+    census = federation.census
+    for _ in range(1 + conduct.retries):
+        if census is None or state.round_index > 0 or state.counts is not None:
+            break
+        members = wait_for_clients(grid, needed, roster=conduct.roster, timeout_s=conduct.join_timeout_s)
+        cohort = Cohort(grid, members, conduct.signer, conduct.timeout_s, len(members))
+        tally = _count(cohort, federation, census, state=state)
+        log.info("statistics asked=%d admitted=%d reasons=%s", len(members), tally.admitted, dict(tally.reasons))
+        state = replace(state, ledger_heads={**state.ledger_heads, **tally.ledger_heads})
+        if tally.admitted >= federation.census_quorum:
+            state = replace(state, counts=counts_of(tally, census))
+        else:
+            log.warning("statistics=none admitted=%d needed=%d", tally.admitted, federation.census_quorum)
+    return state
 
 
 def was_cut_short(record: RoundRecord, federation: Federation) -> bool:
@@ -215,6 +237,24 @@ def _measure(cohort: Cohort, federation: Federation, measuring: Measuring, *, st
         verdict=verdict,
         schema=measuring.schema,
         total=RunningMean(len(measuring.names)),
+        ledger_heads=state.ledger_heads,
+    )
+
+
+def _count(cohort: Cohort, federation: Federation, census: Census, *, state: ServerState) -> Tally:
+    """Ask for counts; the adapter goes along as with any instruction."""
+    instruction = _instruction(federation, state.adapter, round_index=1)
+
+    def verdict(message: Message, seen: Collection[int]) -> Admitted | Quarantined:
+        return admit_counts(message, asked=cohort.asked, seen=seen, instruction=instruction, census=census)
+
+    return ask(
+        cohort,
+        instruction,
+        message_type=MessageType.QUERY,
+        verdict=verdict,
+        schema=census.schema,
+        total=census.start(),
         ledger_heads=state.ledger_heads,
     )
 

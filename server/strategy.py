@@ -17,6 +17,7 @@ from fedrec.errors import ConfigError
 from fedrec.schema import AdapterSchema, Arrays, flatten
 from server.admission import NormBounds
 from server.averaging import Averaging
+from server.census import Census, Counts
 from server.measures import Measuring
 from server.optimizer import AdamState, AverageState, Ema, ServerAdam, learning_rate_at
 
@@ -44,6 +45,7 @@ class Federation:
         optimizer: Adam's constants.
         measuring: what clients measure on their own people, and when; None for nothing.
         averaging: how updates become one.
+        census: what clients count before the first round; None for nothing.
         over_selection: how many times ``clients_per_round`` are asked, so that a few may be late, >= 1.
         noise_sharers: how many clients' noises must add up in a sum, or it is not formed; 1 where each has it all.
     """
@@ -64,6 +66,7 @@ class Federation:
     optimizer: ServerAdam = field(default_factory=ServerAdam)
     measuring: Measuring | None = None
     averaging: Averaging = field(default_factory=Averaging)
+    census: Census | None = None
     over_selection: float = 1.0
     noise_sharers: int = 1
 
@@ -93,6 +96,11 @@ class Federation:
     def quorum(self) -> int:
         """Fewest admitted replies that make a round count."""
         return _share(self.min_replies, self.clients_per_round)
+
+    @property
+    def census_quorum(self) -> int:
+        """Fewest admitted replies of all clients that make counts: as for a round, and no less than share the noise."""
+        return max(_share(self.min_replies, self.clients), self.noise_sharers)
 
     @property
     def asked_per_round(self) -> int:
@@ -142,7 +150,8 @@ class ServerState:
 
     ``best`` is the published adapter of ``best_round``, the round with the lowest loss on the public panel;
     round 0, the base, takes part. ``ledger_heads`` is, by node, the newest end of its ledger that it has shown;
-    ``spent`` holds the nodes that answered last that their budget does not cover a round.
+    ``spent`` holds the nodes that answered last that their budget does not cover a round. ``counts`` is what they
+    counted before the first one; None where nothing was agreed on, or too few answered.
     """
 
     round_index: int
@@ -155,6 +164,7 @@ class ServerState:
     records: tuple[RoundRecord, ...] = ()
     ledger_heads: Mapping[int, str] = field(default_factory=dict)
     spent: frozenset[int] = frozenset()
+    counts: Counts | None = None
 
 
 def initial_state(initial: Arrays, schema: AdapterSchema, *, measures: Mapping[str, float]) -> ServerState:

@@ -1,7 +1,7 @@
 """Everything that a ranker could have been instead, measured on the same people."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +18,17 @@ from fedrec.evaluation import baselines
 from fedrec.evaluation.masking import masking_of_targets
 from fedrec.evaluation.protocol import Evaluation
 from fedrec.model.adapters import adapter_arrays, load_adapter_arrays, schema_of, trainable_parameters
-from fedrec.model.pairs import PublicPairs
+from fedrec.model.pairs import PairPart, PublicPairs
 from fedrec.model.popularity import popularity_shares
 from fedrec.model.ranker import Ranker
 from fedrec.report.progress import Progress
+from fedrec.runfolder import STATISTICS
 from fedrec.schema import Arrays, parameters_of, unflatten
 from server.strategy import ServerState
 from simulations.prepare import People
 from simulations.rows import MerchantScorer, Table, fine_tuned, ranker_scorer
 
+REFERENCE = "reference-no-noise"  # the run without noise, inside the run's own folder
 CENTRAL_EPOCHS = 5
 CENTRAL_BATCH = 128
 CENTRAL_RATE = 3e-3
@@ -81,12 +83,12 @@ class _Contenders:
             )
         )
 
-    def alone(self, adapter: Arrays) -> Evaluation:
-        """One adapter and the public pairs for everybody, merchant-local parts off."""
+    def alone(self, adapter: Arrays, counted: Sequence[PairPart] = ()) -> Evaluation:
+        """One adapter, the public pairs and those that were counted for everybody, merchant-local parts off."""
         load_adapter_arrays(self.ranker, adapter)
-        return self.table.judge(ranker_scorer(self.ranker, self._train, parts=self._pairs))
+        return self.table.judge(ranker_scorer(self.ranker, self._train, parts=[*self._pairs, *counted]))
 
-    def at_merchants(self, adapter: Arrays) -> Evaluation:
+    def at_merchants(self, adapter: Arrays, counted: Sequence[PairPart] = ()) -> Evaluation:
         """The adapter as each merchant would deploy it: fine-tuned on its own people, its own memory on top."""
         local = self._config.local
         adapters = fine_tuned(
@@ -107,7 +109,7 @@ class _Contenders:
                 adapters=adapters,
                 memory=memory_spec(local),
                 prior=prior,
-                parts=self._pairs,
+                parts=[*self._pairs, *counted],
             )
         )
 
@@ -132,7 +134,7 @@ def measure_rows(
     contenders = _Contenders(config, run, people, agreement)
     train, items = people.split.train, len(people.catalogue)
     judge = contenders.table.judge
-    private = unflatten(state.best, contenders.schema)
+    private, counted = unflatten(state.best, contenders.schema), counted_parts(run)
     rows: dict[str, Row] = {
         "popularity": lambda: judge(baselines.popularity(train, items=items)),
         "repeat": lambda: judge(baselines.repeat(train, items=items)),
@@ -140,14 +142,14 @@ def measure_rows(
         "frozen_text": contenders.frozen_text,
         "base": lambda: contenders.alone(contenders.base),
         "local_only": lambda: contenders.at_merchants(contenders.base),
-        "shared": lambda: contenders.alone(private),
-        "federated": lambda: contenders.at_merchants(private),
+        "shared": lambda: contenders.alone(private, counted),
+        "federated": lambda: contenders.at_merchants(private, counted),
     }
     if unprotected is not None:
-        bare = unflatten(unprotected.best, contenders.schema)
+        bare, exact = unflatten(unprotected.best, contenders.schema), counted_parts(run / REFERENCE)
         rows |= {
-            "shared_no_noise": lambda: contenders.alone(bare),
-            "federated_no_noise": lambda: contenders.at_merchants(bare),
+            "shared_no_noise": lambda: contenders.alone(bare, exact),
+            "federated_no_noise": lambda: contenders.at_merchants(bare, exact),
             "centralized": contenders.centralized,
         }
     measured = {}
@@ -157,6 +159,11 @@ def measure_rows(
             measured[name] = row()
             stage.advance(text=f"{name} NDCG@10 {measured[name].means()['ndcg@10']:.4f}")
     return Results(measured, parameters_of(contenders.schema), time.perf_counter() - started)
+
+
+def counted_parts(run: Path) -> list[PairPart]:
+    """What the clients of a run counted, as it was published; nothing where they counted nothing."""
+    return [PublicPairs.load(run, file=STATISTICS).part()] if (run / STATISTICS).exists() else []
 
 
 def _train_pooled(ranker: Ranker, people: People, agreement: Agreement) -> None:

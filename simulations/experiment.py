@@ -25,12 +25,11 @@ from server.app import build_app
 from server.job import Job, job_of_run
 from server.strategy import RoundRecord, ServerState
 from server.telling import round_text
-from simulations.compare import Results, measure_rows
+from simulations.compare import REFERENCE, Results, measure_rows
 from simulations.engines import run_local, run_ray
 from simulations.prepare import MANIFEST, People, prepare, read_people
 from simulations.summary import report_context, summarise
 
-REFERENCE = "reference-no-noise"
 TIMING = "timing.json"
 
 
@@ -155,6 +154,7 @@ def _reference(config: Config, folder: RunFolder, agreement: Agreement, progress
                     expected_people=plan.expected_people,
                     batch_cap=plan.batch_cap,
                     max_people=plan.max_people,
+                    releases_statistics=agreement.statistics is not None,
                 ),
                 metrics=(),
                 server_key=make_keys(inner.path),

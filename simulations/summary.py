@@ -113,7 +113,11 @@ def _privacy(config: Config, run: Path, agreement: Agreement, state: ServerState
     steps = state.round_index * plan.local_steps
     spent = [value for value in _client_epsilons(run, agreement, clients=config.partition.clients) if value is not None]
     return {
-        "epsilon": plan.epsilon_after(steps, metric_releases=agreement.metric_releases_by(state.round_index)),
+        "epsilon": plan.epsilon_after(
+            steps,
+            metric_releases=agreement.metric_releases_by(state.round_index),
+            statistics=agreement.statistics is not None,
+        ),
         "delta": plan.delta,
         "unit": plan.unit,
         "relation": plan.relation,

@@ -93,20 +93,24 @@ class PublicPairs:
         table = pair_table(self, self.counts, shrinkage=spec.shrinkage)
         return PairPart(table, weight=spec.weight, sharpness=spec.sharpness, recent=spec.recent, decay=spec.decay)
 
-    def save(self, folder: Path) -> None:
-        """Write ``pairs.safetensors`` into the folder of a base."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of it by name, as a file holds it."""
         lists = {name: np.ascontiguousarray(getattr(self, name)) for name in ("first", "then", "counts")}
         numbers = {name: np.array(value) for name, value in ({"items": self.items} | asdict(self.spec)).items()}
-        save_file(lists | numbers, folder / PAIRS)
+        return lists | numbers
+
+    def save(self, folder: Path) -> None:
+        """Write ``pairs.safetensors`` into the folder of a base."""
+        save_file(self.arrays(), folder / PAIRS)
 
     @classmethod
-    def load(cls, folder: Path) -> "PublicPairs":
-        """Read what ``save`` wrote.
+    def load(cls, folder: Path, *, file: str = PAIRS) -> "PublicPairs":
+        """Read what ``save`` wrote, or another file that holds ``arrays`` among others.
 
         Raises:
             RunError: missing, truncated, or not a list of pairs; names the file.
         """
-        path = folder / PAIRS
+        path = folder / file
         try:
             arrays = load_file(path)
             items, recent = (_whole(arrays[name]) for name in ("items", "recent"))

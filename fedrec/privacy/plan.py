@@ -197,10 +197,14 @@ class PrivacyPlan:
         """What one client adds of a release's noise: all of it, 1/m of its variance, or none."""
         return 0.0 if self.trust == CENTRAL else noise_multiplier / math.sqrt(self.noise_sharers)
 
+    def server_share(self, noise_multiplier: float) -> float:
+        """What the server adds of a release's noise to the sum of all clients', once: all of it, or none."""
+        return noise_multiplier if self.trust == CENTRAL else 0.0
+
     @property
     def server_noise_std(self) -> float:
         """Standard deviation of what the server adds to a round's sum, in units of an update; 0 unless central."""
-        return self.noise_multiplier * self.clip_norm / self.normaliser if self.trust == CENTRAL else 0.0
+        return self.server_share(self.noise_multiplier) * self.clip_norm / self.normaliser
 
     @property
     def delta_is_below_one_over_n(self) -> bool:

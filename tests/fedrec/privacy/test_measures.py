@@ -120,9 +120,7 @@ def test_values_of_another_shape_are_refused(open_plan, shape):
 
 def test_a_plan_without_releases_gives_none(make_plan, make_open_plan):
     for plan in (make_plan(), make_open_plan()):
-        with pytest.raises(
-            PrivacyError, match="metric_noise_multiplier=None: this plan releases none"
-        ):
+        with pytest.raises(PrivacyError, match="metric_noise_multiplier=None: this plan releases none"):
             release_metrics(plan, SecureRandom(), values=np.ones((2, 2)))
 
 
