@@ -13,9 +13,11 @@ from fedrec import __version__
 from fedrec.agreement import Agreement
 from fedrec.config import Config
 from fedrec.evaluation.protocol import Evaluation, paired_difference
+from fedrec.model.pairs import PublicPairs
 from fedrec.privacy.accounting import round_up
 from fedrec.privacy.trust import CENTRAL, DISTRIBUTED, LOCAL
 from fedrec.report.inputs import METRICS
+from fedrec.runfolder import STATISTICS
 from fedrec.workspace import ledger_of
 from server.strategy import ServerState
 from simulations.compare import Results
@@ -80,6 +82,7 @@ def report_context(
         "federated_vs_local_only": _comparison(rows["local_only"], rows["federated"]),
         "shared_vs_base": _comparison(rows["base"], rows["shared"]),
         "published_round": state.best_round,
+        "counted": _counted(run, state),
         "clients": [
             {"name": name, "epsilon": epsilons[i], "local_only": alone[i], "federated": together[i]}
             for i, name in enumerate(partition.names)
@@ -103,6 +106,19 @@ def report_context(
         "limits": [limit.format(released=_RELEASED[plan.trust]) for limit in LIMITS],
         "command": shlex.join(["fedrec", "simulate", "--config", "config.toml", "--out", "NEW_FOLDER"]),
         "config": config.model_dump(mode="json", exclude_none=True),
+    }
+
+
+def _counted(run: Path, state: ServerState) -> dict | None:
+    if state.counts is None:
+        return None
+    pairs = PublicPairs.load(run, file=STATISTICS)
+    return {
+        "clients": state.counts.replies,
+        "candidates": len(PublicPairs.load(run / "base")),
+        "pairs": len(pairs),
+        "noise_std": state.counts.noise_std,
+        "weight": pairs.spec.weight,
     }
 
 

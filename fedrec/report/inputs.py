@@ -151,6 +151,16 @@ class Data(_Part):
     rules: list[Rule]
 
 
+class Counted(_Part):
+    """What clients counted in private before the first round."""
+
+    clients: Count
+    candidates: Count = Field(description="public pairs that could be counted")
+    pairs: Count = Field(description="of those, the ones that stand out from the noise")
+    noise_std: Finite
+    weight: Finite = Field(description="logits of the part, 0 where it does not help on the panel")
+
+
 class Context(_Part):
     """Everything a report shows beside the summary."""
 
@@ -158,6 +168,7 @@ class Context(_Part):
     federated_vs_local_only: Comparison
     shared_vs_base: Comparison
     published_round: Count | None = Field(description="the round that the server kept, 0 for the base")
+    counted: Counted | None = Field(None, description="absent where clients counted nothing, or too few answered")
     clients: list[Client]
     epsilon_for_person_at: dict[int, Finite] = Field(
         description="k merchants -> composed epsilon; empty if not private"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
 from fedrec.privacy.trust import CENTRAL, DISTRIBUTED, LOCAL
-from fedrec.report.inputs import Comparison, Context, Privacy, Summary
+from fedrec.report.inputs import Comparison, Context, Counted, Privacy, Summary
 
 STAMP = "NOT PRIVATE"
 
@@ -120,6 +120,8 @@ def verdict(summary: Summary, context: Context) -> Verdict:
         "unclear": "No measurable difference: this run cannot tell federated from alone.",
     }[found]
     sentences = [_against_alone(summary, context.federated_vs_local_only), _against_base(summary, context)]
+    if context.counted:
+        sentences.append(_counted(context.counted))
     if cost := _cost_of_noise(summary):
         sentences.append(cost)
     if warning := trust_warning(summary):
@@ -139,7 +141,7 @@ def _against_alone(summary: Summary, compared: Comparison) -> str:
 
 
 def _against_base(summary: Summary, context: Context) -> str:
-    if context.published_round == 0:
+    if context.published_round == 0 and not (context.counted and context.counted.weight):
         return "No round improved on the public base by the panel's measure, so the base was published unchanged."
     base, shared = (summary.metrics[row]["ndcg@10"] for row in ("base", "shared"))
     ending = {
@@ -150,6 +152,14 @@ def _against_base(summary: Summary, context: Context) -> str:
     return (
         f"With every merchant's local part off, the federated ranker reaches {metric(shared)} and the public base "
         f"{metric(base)}: {difference(context.shared_vs_base)}, {ending}."
+    )
+
+
+def _counted(counted: Counted) -> str:
+    use = f"enter the score with weight {counted.weight:g}" if counted.weight else "do not help on the panel: left out"
+    return (
+        f"{counted.clients} clients counted pairs once; {counted.pairs:,} of {counted.candidates:,} public pairs stand "
+        f"out from noise of {counted.noise_std:.3g} and {use}."
     )
 
 
