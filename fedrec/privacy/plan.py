@@ -115,7 +115,7 @@ class PrivacyPlan:
         Raises:
             PrivacyError: a number out of range or not finite, or an epsilon that no noise reaches.
         """
-        caps = {"batch_cap": batch_cap, "max_people": max_people}
+        caps: dict[str, Any] = {"batch_cap": batch_cap, "max_people": max_people}
         shape = cls.without_privacy(
             sampling_rate=sampling_rate,
             rounds=rounds,
