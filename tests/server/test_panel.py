@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from fedrec.agreement import agreed_ranker, read_agreement
+from fedrec.data.histories import Histories
 from fedrec.errors import DataError, RunError
 from fedrec.evaluation.masking import Masking
 from fedrec.evaluation.panel import panel_measures
