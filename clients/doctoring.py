@@ -12,7 +12,7 @@ from fedrec.doctor import Check, Finding, check_keys, failed, ok, warning
 from fedrec.errors import PrivacyError
 from fedrec.invitation import read_invitation, split_address
 from fedrec.privacy.accounting import round_up
-from fedrec.privacy.ledger import Ledger, State
+from fedrec.privacy.ledger import Kind, Ledger, State
 from fedrec.privacy.plan import RELATION, UNIT
 from fedrec.privacy.policy import Policy, load_policy
 from fedrec.privacy.stated import statement_under
@@ -91,9 +91,8 @@ def _check_ledger(settings: ClientSettings) -> list[Finding]:
         return [warning("ledger", f"intact, {len(charged)} charges, NOT PRIVATE", "join a private federation")]
     stated = statement_under(policy, runs=len({(entry.plan, entry.run) for entry in charged}))
     spent = round_up(stated.epsilon(ledger.spendings()))
-    done = len(
-        {entry.round_id for entry in charged if entry.run == agreement.run_id and "/metrics" not in entry.round_id}
-    )
+    training = {entry.round_id for entry in charged if entry.run == agreement.run_id and entry.kind == Kind.TRAINING}
+    done = len(training)
     said = (
         f"intact; epsilon {spent} of {policy.max_epsilon} spent at delta {policy.max_delta}, per {UNIT} ({RELATION}), "
         f"by {stated.accountant}; {done} of {agreement.plan.rounds} rounds of this federation charged"

@@ -91,12 +91,14 @@ def _facts(founded: "Founded", folder: Path) -> dict[str, Any]:
         "private": agreement.plan.private,
         "statement": agreement.plan.statement(),
         "metrics": list(agreement.metrics),
+        "statistics": agreement.statistics is not None,
     }
 
 
 def _text(facts: dict[str, Any]) -> str:
     """What a merchant will be asked for, and how they know that it is this operator who asks."""
     metrics = f", and noised {' and '.join(facts['metrics'])}" if facts["metrics"] else ""
+    metrics += ", and once for noised counts of what follows what" if facts["statistics"] else ""
     noised = "a noised update" if facts["private"] else "an update as it is"
     return "\n".join(
         [

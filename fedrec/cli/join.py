@@ -83,6 +83,7 @@ def _facts(joined: "Joined", out: Path, *, certificate_request: bool) -> dict[st
         "statement": agreement.plan.statement(),
         "rounds": agreement.plan.rounds,
         "metrics": list(agreement.metrics),
+        "statistics": agreement.statistics is not None,
         "people": joined.people,
         "cleaning": [asdict(rule) for rule in joined.rules],
         "node_fingerprint": node_fingerprint(out / "keys" / NODE_PUB),
@@ -96,6 +97,7 @@ def _show(facts: dict[str, Any], *, compared: bool) -> None:
     dropped = [rule for rule in facts["cleaning"] if rule["dropped"]]
     width = max((len(f"{rule['dropped']:,}") for rule in dropped), default=0)
     metrics = f", and noised {' and '.join(facts['metrics'])}" if facts["metrics"] else ""
+    metrics += ", and once noised counts of what follows what" if facts["statistics"] else ""
     lines = [
         "Dropped from your events:" if dropped else "Nothing was dropped from your events.",
         *(f"  {rule['dropped']:>{width},}  {rule['rule']}: {rule['description']}" for rule in dropped),

@@ -77,6 +77,9 @@ def new_command(
     base: Annotated[list[Path] | None, typer.Option(help="folder of a base that may be trained on; repeatable")] = None,
     this_code: Annotated[bool, typer.Option("--this-code", help="allow the fedrec that is installed here")] = False,
     metric: Annotated[list[str] | None, typer.Option(help="noised metric that may leave; repeatable")] = None,
+    statistics: Annotated[
+        bool, typer.Option("--statistics", help="let noised counts of items and pairs leave, once in a run")
+    ] = False,
 ) -> None:
     """Write a commented policy to start from. Whatever base, code or metric you don't name is not allowed."""
     if file.exists():
@@ -99,6 +102,7 @@ def new_command(
         "max_rounds_per_day": daily,
         "min_people": min_people,
         "allowed_metrics": metric or [],
+        "statistics": statistics,
         "allowed_bases": _base_digests(base or []),
         "allowed_code": [code_digest()] if this_code else [],
         "server_key": server_key,

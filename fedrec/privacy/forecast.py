@@ -91,9 +91,10 @@ def other_rates(plan: PrivacyPlan) -> list[dict[str, Any]]:
 
 
 def _epsilon_after(plan: PrivacyPlan, rounds: int) -> float | None:
-    """After some rounds, of the plan or beyond it, with their share of its metric releases."""
+    """After some rounds, of the plan or beyond it, with their share of its metric releases, and its counts."""
     releases = math.ceil(plan.metric_releases * min(rounds / plan.rounds, 1.0))
-    return plan.epsilon_after(rounds * plan.local_steps, metric_releases=releases)
+    counts = plan.statistics_noise_multiplier is not None
+    return plan.epsilon_after(rounds * plan.local_steps, metric_releases=releases, statistics=counts)
 
 
 def _noise_for(plan: PrivacyPlan, *, rounds: int | None = None, sampling_rate: float | None = None) -> float | None:
@@ -113,6 +114,7 @@ def _noise_for(plan: PrivacyPlan, *, rounds: int | None = None, sampling_rate: f
             max_people=plan.max_people,
             metric_releases=plan.metric_releases,
             metric_noise_multiplier=plan.metric_noise_multiplier,
+            statistics_noise_multiplier=plan.statistics_noise_multiplier,
         ).noise_multiplier
     except PrivacyError:
         return None

@@ -44,6 +44,8 @@ def _print_promise(found: dict[str, Any], out: Console) -> None:
     if found["metric_releases"]:
         noise = found["metric_noise_multiplier"]
         numbers["metric releases"] = f"{found['metric_releases']}, each with noise multiplier {noise:g}"
+    if (noise := found["statistics_noise_multiplier"]) is not None:
+        numbers["counts"] = f"one release, with noise multiplier {noise:g}"
     table = Table.grid(padding=(0, 2))
     for label, value in numbers.items():
         table.add_row(Padding(label, (0, 0, 0, 2)), escape(value))

@@ -44,7 +44,7 @@ class Group(Part):
 
     run: str
     plan: str
-    kind: Literal["training", "metrics"]
+    kind: Literal["training", "metrics", "statistics"]
     noise_multiplier: Real
     sampling_rate: Annotated[float, Field(gt=0, le=1)]
     batch_cap: Positive | None

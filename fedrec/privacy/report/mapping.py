@@ -35,7 +35,7 @@ def nist_answers(facts: Facts) -> tuple[Answer, ...]:
 def registry(facts: Facts, guarantee: Guarantee | None) -> dict[str, Any]:
     """This deployment under the registry's field names; ``None`` where it makes no such promise."""
     groups = [group for ledger in facts.ledgers for group in ledger.groups]
-    metrics = any(group.kind == "metrics" for group in groups)
+    released = [kind for kind in ("metrics", "statistics") if any(group.kind == kind for group in groups)]
     return {
         "deployment": {
             "product": {
@@ -66,7 +66,8 @@ def registry(facts: Facts, guarantee: Guarantee | None) -> dict[str, Any]:
             },
             "implementation": {
                 "pre_processing_eda_hyperparameter_tuning": "Not counted: settings must be chosen on public data.",
-                "mechanisms": "DP-SGD: Poisson-subsampled Gaussian" + ("; Gaussian for metrics." if metrics else "."),
+                "mechanisms": "DP-SGD: Poisson-subsampled Gaussian"
+                + (f"; Gaussian for {' and '.join(released)}." if released else "."),
             },
         }
     }

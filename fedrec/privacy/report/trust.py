@@ -87,8 +87,9 @@ def safe_from(facts: Facts) -> tuple[str, str]:
 
 def released(facts: Facts) -> str:
     """Everything that the guarantee covers."""
-    metrics = any(group.kind == "metrics" for ledger in facts.ledgers for group in ledger.groups)
-    more = " Noised evaluation metrics leave too, and are charged like any release." if metrics else ""
+    kinds = {group.kind for ledger in facts.ledgers for group in ledger.groups}
+    more = " Noised evaluation metrics leave too, and are charged like any release." if "metrics" in kinds else ""
+    more += " Noised counts of items and of public pairs leave once in a run." if "statistics" in kinds else ""
     less = "" if model_of(facts) == LOCAL else " It does not cover what a single client sends."
     return (
         f"{_WORDS[model_of(facts)].released}, and the guarantee covers all of them together: "

@@ -83,6 +83,7 @@ def make_context():
         "federated_vs_local_only": {"difference": 0.0045, "standard_error": 0.0009, "people": 3728},
         "shared_vs_base": {"difference": 0.0035, "standard_error": 0.0007, "people": 3728},
         "published_round": 27,
+        "counted": None,
         "clients": [
             {"name": name, "epsilon": 7.9994, "local_only": float(own), "federated": float(own + more)}
             for name, own, more in zip(names, alone, gain, strict=True)
