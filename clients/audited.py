@@ -19,6 +19,7 @@ from fedrec.code import code_digest
 from fedrec.data.histories import Histories
 from fedrec.model.adapters import adapter_arrays, load_adapter_arrays, schema_of, trainable_parameters
 from fedrec.model.ranker import Ranker
+from fedrec.model.statistics import Counting
 from fedrec.privacy.audit.tap import Tap, tapped
 from fedrec.privacy.ledger import Ledger, LedgerFiles
 from fedrec.privacy.plan import PrivacyPlan
@@ -43,6 +44,12 @@ class AuditedClient:
         )
         return self._merchant.train_round(asked).arrays
 
+    def counts(self) -> Arrays:
+        """What the merchant would send when it is asked to count."""
+        agreed = self._agreement
+        asked = Instruction(agreed.run_id, 1, agreed.base_digest, self._merchant.agreement_digest, adapter=self._start)
+        return self._merchant.count_statistics(asked).arrays
+
     def charged_steps(self) -> int:
         """Steps that the ledger has booked."""
         return sum(spending.steps for spending in self._ledger.spendings())
@@ -51,8 +58,8 @@ class AuditedClient:
 class AuditedClients:
     """The clients of one agreement; see ``fedrec.privacy.audit.engine.Engine``. From ``audited_clients``."""
 
-    def __init__(self, agreement: Agreement, ranker: Ranker, folder: Path) -> None:
-        self._agreement, self._ranker, self._folder = agreement, ranker, folder
+    def __init__(self, agreement: Agreement, ranker: Ranker, folder: Path, *, counting: Counting | None = None) -> None:
+        self._agreement, self._ranker, self._folder, self._counting = agreement, ranker, folder, counting
         self._clients = 0
         rng = np.random.default_rng(0)  # public: where the adapter starts
         self._start = {
@@ -72,6 +79,10 @@ class AuditedClients:
     def items(self) -> int:
         return self._ranker.items
 
+    @property
+    def counting(self) -> Counting | None:
+        return self._counting
+
     def client(self, people: Histories, tap: Tap, *, plan: PrivacyPlan | None = None) -> AuditedClient:
         """A merchant with a new ledger, under the agreement's plan or another."""
         agreement = replace(self._agreement, plan=tapped(plan or self.plan, tap))
@@ -89,6 +100,7 @@ class AuditedClients:
             policy=policy,
             ledger=ledger,
             replies=ReplyCache(folder / "reply.safetensors"),
+            counting=self._counting,
             partition=0,  # the same for all: two clients that agree in everything must still differ in their noise
         )
         return AuditedClient(merchant, agreement=agreement, start=self._start, ledger=ledger)
@@ -120,15 +132,18 @@ class AuditedClients:
 
 
 @contextmanager
-def audited_clients(agreement: Agreement, ranker: Ranker) -> Iterator[AuditedClients]:
+def audited_clients(
+    agreement: Agreement, ranker: Ranker, *, counting: Counting | None = None
+) -> Iterator[AuditedClients]:
     """Clients of ``agreement`` whose ledgers and replies live in a folder that is deleted at the end.
 
     Args:
         agreement: with the plan under audit.
         ranker: with its adapter; its adapter is overwritten.
+        counting: what is counted under the plan; None when nothing.
     """
     with TemporaryDirectory(prefix="fedrec-audit-") as folder:
-        yield AuditedClients(agreement, ranker, Path(folder))
+        yield AuditedClients(agreement, ranker, Path(folder), counting=counting)
 
 
 def _policy_of(agreement: Agreement) -> Policy | None:

@@ -14,6 +14,7 @@ from fedrec.privacy.trust import CENTRAL, DISTRIBUTED
 if TYPE_CHECKING:
     from fedrec.agreement import Agreement
     from fedrec.model.ranker import Ranker
+    from fedrec.model.statistics import Counting
     from fedrec.privacy.audit.suite import Audit
 
 AUDIT_EXAMPLES = """\b
@@ -49,8 +50,8 @@ def audit_command(
     from fedrec.privacy.audit.suite import run_audit
     from fedrec.runfolder import write_json
 
-    agreement, ranker = _of_run(run) if run is not None else _of_defaults()
-    with audited_clients(agreement, ranker) as engine:
+    agreement, ranker, counting = _of_run(run) if run is not None else (*_of_defaults(), None)
+    with audited_clients(agreement, ranker, counting=counting) as engine:
         audit = run_audit(engine, canaries=canaries, base=agreement.base_digest if run is not None else None)
     if run is not None:
         write_json(run / FILE, audit.to_dict())
@@ -59,12 +60,12 @@ def audit_command(
         raise PrivacyError(f"the audit failed: {'; '.join(failed)}; do not rely on the claim")
 
 
-def _of_run(run: Path) -> tuple["Agreement", "Ranker"]:
+def _of_run(run: Path) -> tuple["Agreement", "Ranker", "Counting | None"]:
     """What a run's own clients agreed to, over its own base."""
-    from fedrec.agreement import agreed_ranker, read_agreement
+    from fedrec.agreement import agreed_counting, agreed_ranker, read_agreement
 
     agreement = read_agreement(run)
-    return agreement, agreed_ranker(agreement, run)
+    return agreement, agreed_ranker(agreement, run), agreed_counting(agreement, run)
 
 
 def _of_defaults() -> tuple["Agreement", "Ranker"]:

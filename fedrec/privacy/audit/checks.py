@@ -47,13 +47,13 @@ def noise_scale(name: str, noise: list[Noise]) -> Check:
     )
 
 
-def noise_shape(noise: list[Noise]) -> Check:
+def noise_shape(noise: list[Noise], *, name: str = "noise is normal") -> Check:
     """The noise is normal; Kolmogorov-Smirnov distance."""
     values = np.concatenate([one.values for one in noise])
     outcome = stats.kstest(values, "norm", method="asymp")
     limit = float(stats.kstwobign.isf(FALSE_ALARM)) / math.sqrt(len(values))
     return Check(
-        "noise is normal",
+        name,
         bool(outcome.statistic <= limit),
         f"distance of {len(values):,} numbers from the normal law is {outcome.statistic:.4f}, "
         f"expected at most {limit:.4f}",

@@ -40,6 +40,7 @@ def without_noise(plan: PrivacyPlan) -> PrivacyPlan:
         clip_norm=plan.clip_norm,
         clipping=plan.clipping,
         expected_people=plan.expected_people,
+        releases_statistics=plan.statistics_noise_multiplier is not None,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Protocol
 import numpy as np
 
 from fedrec.data.histories import Histories
+from fedrec.model.statistics import Counting
 from fedrec.privacy.audit.tap import Tap
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.schema import AdapterSchema, Arrays
@@ -15,6 +16,9 @@ class Client(Protocol):
 
     def answer(self, round_index: int) -> Arrays:
         """What leaves the client in a round, from 1."""
+
+    def counts(self) -> Arrays:
+        """What leaves the client when it is asked to count."""
 
     def charged_steps(self) -> int:
         """Steps that its ledger has booked."""
@@ -34,6 +38,10 @@ class Engine(Protocol):
     @property
     def items(self) -> int:
         """Items in the catalogue."""
+
+    @property
+    def counting(self) -> Counting | None:
+        """What they count; None when nothing."""
 
     def client(self, people: Histories, tap: Tap, *, plan: PrivacyPlan | None = None) -> Client:
         """A new client, the same public settings each time, whose mechanism ``tap`` watches."""

@@ -3,7 +3,8 @@
 False alarms by design: ten tests of chance at 1e-9 each (the correlations by a union over all pairs), the Gaussian
 limit at 1e-7, and the strict bound at 95 % that must refute the claim in five independent attacks (0.05^5 = 3.1e-7; no
 single attack can do better, because delta lets a private mechanism fail that often). Together 4.2e-7, so a sound engine
-fails less than once in a million audits. The other checks are exact.
+fails less than once in a million audits. The other checks are exact. Counts, where a plan releases them, add two tests
+at 1e-9 and a Gaussian limit at 1e-7.
 """
 
 import platform
@@ -20,7 +21,7 @@ from fedrec.code import code_digest
 from fedrec.data.histories import Histories
 from fedrec.errors import FedrecError, PrivacyError
 from fedrec.privacy.accounting import round_up
-from fedrec.privacy.audit import checks, contributions, quiet
+from fedrec.privacy.audit import checks, contributions, counts, quiet
 from fedrec.privacy.audit.canaries import Attack, attack
 from fedrec.privacy.audit.checks import Check
 from fedrec.privacy.audit.engine import Engine
@@ -103,6 +104,7 @@ def run_audit(
         *_bounds(found, plan),
         *_chance(engine, found),
         *_contributions(engine, made_up_people(engine.items, _WATCHED_PEOPLE, rng=rng)),
+        *_counts(engine, canaries=canaries, rng=rng),
         Check("frozen weights and buffers stay as they were", engine.frozen_digest() == frozen, "compared bit by bit"),
     )
     return Audit(plan, found, results, time.monotonic() - began, base, code_digest())
@@ -173,6 +175,13 @@ def _chance(engine: Engine, found: Attack) -> list[Check]:
         checks.batches_overlap(crowd, plan),
         *([quiet.capped_batches(engine)] if plan.batch_cap is not None else []),
     ]
+
+
+def _counts(engine: Engine, *, canaries: int, rng: np.random.Generator) -> list[Check]:
+    if engine.counting is None:
+        return []
+    people = made_up_people(engine.items, _WATCHED_PEOPLE, rng=rng)
+    return counts.count_checks(engine, engine.counting, people, canaries=canaries, rng=rng)
 
 
 def _contributions(engine: Engine, people: Histories) -> list[Check]:

@@ -7,6 +7,7 @@ import torch
 
 from clients.audited import AuditedClients, audited_clients
 from fedrec.model.ranker import Ranker
+from fedrec.model.statistics import Counting
 from fedrec.privacy.plan import PrivacyPlan
 from tests.tiny_ranker import adapted, agreement
 
@@ -40,8 +41,15 @@ def engine_of(plan_at) -> Iterator[Callable[..., AuditedClients]]:
     """Make the clients of a plan, over a tiny ranker or another."""
     opened = []
 
-    def make(plan: PrivacyPlan | None = None, *, ranker: Ranker | None = None, **changes: object) -> AuditedClients:
-        opened.append(audited_clients(agreement(plan or plan_at(), **changes), ranker or adapted()))
+    def make(
+        plan: PrivacyPlan | None = None,
+        *,
+        ranker: Ranker | None = None,
+        counting: Counting | None = None,
+        **changes: object,
+    ) -> AuditedClients:
+        agreed = agreement(plan or plan_at(), **changes)
+        opened.append(audited_clients(agreed, ranker or adapted(), counting=counting))
         return opened[-1].__enter__()
 
     yield make
