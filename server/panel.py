@@ -57,7 +57,7 @@ def load_judge(run: Path, agreement: Agreement, *, masking: Masking) -> PanelJud
     if not path.exists():
         return None
     pairs = PublicPairs.load(run / "base").part()
-    panel = Histories.load(path)
+    ranker, panel = agreed_ranker(agreement, run), Histories.load(path)
     if masking is Masking.HISTORY:
         refuse_repeats(panel)
-    return PanelJudge(agreed_ranker(agreement, run), panel, pairs, masking)
+    return PanelJudge(ranker, panel, pairs, masking)

@@ -5,6 +5,7 @@ import torch
 from fedrec.data.splits import leave_last_out
 from fedrec.errors import ConfigError
 from fedrec.evaluation.baselines import frozen_text
+from fedrec.evaluation.masking import Masking
 from fedrec.evaluation.protocol import evaluate
 from fedrec.model.windows import latest_events
 from simulations.rows import ranker_scorer
@@ -45,7 +46,7 @@ def test_untrained_ranker_is_the_frozen_text_baseline_in_metrics():
         ranker_scorer(learned(), split.train),
     )
     baseline, ours, other = (
-        evaluate(scorer, split, people=EVERYONE, items=ITEMS, mask_last=True).means() for scorer in scorers
+    evaluate(scorer, split, people=EVERYONE, items=ITEMS, masking=Masking.LAST).means() for scorer in scorers
     )
     assert ours == pytest.approx(baseline, abs=1e-12)
     assert other != pytest.approx(baseline, abs=1e-3)
