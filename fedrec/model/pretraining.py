@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
 
 from fedrec.data.histories import Histories
 from fedrec.model.losses import person_losses
@@ -35,8 +37,7 @@ def pretrain(
     Args:
         panel: people who opted in as public data; those with fewer than two events teach nothing.
         epochs: 0 leaves the frozen-text ranker as it is.
-        negatives: uniform items, drawn afresh for each batch, that stand for a large catalogue in the loss; None for
-            all items.
+        negatives: uniform items, fresh for each batch, that stand for a large catalogue in the loss; None for all.
         on_epoch: told the epoch (from 1) and its mean loss, nats.
     """
     panel = panel.subset(np.flatnonzero(panel.lengths > 1))
@@ -46,10 +47,7 @@ def pretrain(
     optimizer = torch.optim.AdamW(ranker.parameters(), lr=learning_rate, weight_decay=weight_decay)
     # Offsets are random, so the number of windows differs a little from epoch to epoch: leave room.
     windows_an_epoch = sum(-(-int(length) // ranker.spec.history) + 1 for length in panel.lengths)
-    steps = epochs * (windows_an_epoch // batch_people + 1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=learning_rate, total_steps=steps + 1, pct_start=WARMUP_SHARE
-    )
+    schedule = _one_cycle(optimizer, learning_rate, steps=epochs * (windows_an_epoch // batch_people + 1))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # dropout
         ranker.train()
@@ -58,8 +56,8 @@ def pretrain(
             losses = []
             for chosen in np.array_split(rng.permutation(len(windows)), len(windows) // batch_people + 1):
                 batch = padded([windows[i] for i in chosen])
-                drawn = _drawn(rng, ranker.items, negatives)
-                per_person = person_losses(ranker, batch, mask_last=mask_last, negatives=drawn)
+                others = _drawn(rng, ranker.items, negatives)
+                per_person = person_losses(ranker, batch, mask_last=mask_last, negatives=others)
                 loss = (per_person * batch.is_target.sum(dim=1)).sum() / batch.is_target.sum()
                 optimizer.zero_grad()
                 loss.backward()
@@ -69,6 +67,11 @@ def pretrain(
                 losses.append(float(loss.detach()))
             on_epoch(epoch + 1, float(np.mean(losses)))
     ranker.eval()
+
+
+def _one_cycle(optimizer: Optimizer, learning_rate: float, *, steps: int) -> OneCycleLR:
+    """Warm up, then fall to zero just after the last step."""
+    return OneCycleLR(optimizer, max_lr=learning_rate, total_steps=steps + 1, pct_start=WARMUP_SHARE)
 
 
 def _drawn(rng: np.random.Generator, items: int, negatives: int | None) -> Tensor | None:
