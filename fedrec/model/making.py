@@ -1,6 +1,7 @@
 """Making the public base, as configured: encode the catalogue, build the ranker, fit it and pairs to public people."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.histories import Histories
 from fedrec.errors import ConfigError, RunError
 from fedrec.evaluation.masking import masking_of
-from fedrec.evaluation.panel import fit_weight
+from fedrec.evaluation.weighing import apply_part_weights, fit_part_weights
 from fedrec.model.base import CATALOGUE, PANEL, load_base, new_ranker, save_base
 from fedrec.model.decoder import load_backbone, small_llama
 from fedrec.model.items import Whitening, catalogue_vectors
@@ -19,8 +20,6 @@ from fedrec.model.pretraining import pretrain
 from fedrec.model.ranker import Ranker, RankerSpec
 from fedrec.model.transitions import gap_weights_of
 from fedrec.report.progress import Progress
-
-PAIR_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)  # logits; no part at all stays a choice
 
 
 def make_base(
@@ -51,8 +50,8 @@ def make_base(
             seed=config.seed,
             on_epoch=lambda epoch, loss: stage.move_to(epoch, text=f"loss {loss:.3f}"),
         )
-    with progress.stage("counting public pairs", total=1) as stage:
-        pairs = count_public_pairs(config, ranker, fit=fit, judge=judge)
+    with progress.stage("weighing the parts of the score", total=1) as stage:
+        pairs = weighed_pairs(config, ranker, fit=fit, judge=judge)
         stage.advance(text=f"{len(pairs)} pairs, weight {pairs.spec.weight:g}")
     _write(ranker, pairs, folder, catalogue=catalogue, judge=judge)
 
@@ -74,26 +73,32 @@ def adopt_base(source: Path, folder: Path, *, catalogue: Catalogue, judge: Histo
     _write(ranker, PublicPairs.load(source), folder, catalogue=catalogue, judge=judge)
 
 
-def count_public_pairs(config: Config, ranker: Ranker, *, fit: Histories, judge: Histories) -> PublicPairs:
-    """Count the pairs of ``fit`` and weigh them, as configured, or by what predicts ``judge`` best.
+def weighed_pairs(config: Config, ranker: Ranker, *, fit: Histories, judge: Histories) -> PublicPairs:
+    """Count the pairs of ``fit``, and weigh them and the ranker's parts by what predicts ``judge`` best.
 
-    A ranker that learned from nobody gets no weight unless one is configured: it stays the frozen-text baseline.
+    A ranker that learned from nobody is left as it is, the frozen-text baseline, and pairs get no weight unless one is
+    configured.
+
+    Args:
+        ranker: as it was trained; its parts are weighed in place.
     """
     settings = config.pairs
     spec = PairSpec(
-        weight=settings.weight or 0.0,
+        weight=1.0,
         sharpness=settings.sharpness,
         recent=settings.recent,
         decay=settings.decay,
         shrinkage=settings.shrinkage,
     )
-    weights = gap_weights_of(settings.window)
-    pairs = public_pairs(ranker, fit, gap_weights=weights, suggestions=settings.suggestions, spec=spec)
-    is_trained = config.pretraining.epochs and len(fit)
-    if settings.weight is not None or not is_trained or not (judge.lengths > 1).any():
-        return pairs
-    masking = masking_of(config.data)
-    return with_weight(pairs, fit_weight(ranker, judge, pairs.part(), weights=PAIR_WEIGHTS, masking=masking))
+    list_pairs = partial(public_pairs, ranker, fit, gap_weights=gap_weights_of(settings.window), spec=spec)
+    weight = 0.0
+    if config.pretraining.epochs and len(fit) and (judge.lengths > 1).any():
+        seen = list_pairs(suggestions=0).part()
+        weights = fit_part_weights(ranker, judge, seen, masking=masking_of(config.data), seed=config.seed)
+        apply_part_weights(ranker, weights)
+        weight = weights.pairs
+    pairs = list_pairs(suggestions=settings.suggestions)  # by the ranker as it will be used
+    return with_weight(pairs, weight if settings.weight is None else settings.weight)
 
 
 def item_table(config: Config, catalogue: Catalogue, *, on_item: Callable[[int], None]) -> np.ndarray:

@@ -15,7 +15,7 @@ from simulations.experiment import simulate
 from tests.simulations.test_private_metrics import config_of, finished
 from tests.tiny_run import Bench, read_lines
 
-STATISTICS = {"noise_multiplier": 1.0, "popularity_share": 0.25, "weight": 1.5}
+STATISTICS = {"noise_multiplier": 1.0, "popularity_share": 0.25, "weight": 6.0}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_the_counts_enter_the_rows_that_were_federated_and_no_other(private, tmp
     assert summary["metrics"]["federated_no_noise"] != plain["metrics"]["federated_no_noise"]
     report = (bench.out / "report.html").read_text()
     assert "4 clients counted pairs once; " in report
-    assert "and enter the score with weight 1.5" in report
+    assert "and enter the score with weight 6" in report
     assert "one release of noised counts" in report
 
 

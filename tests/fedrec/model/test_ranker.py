@@ -46,7 +46,7 @@ def test_untrained_ranker_is_the_frozen_text_baseline_in_metrics():
         ranker_scorer(learned(), split.train),
     )
     baseline, ours, other = (
-    evaluate(scorer, split, people=EVERYONE, items=ITEMS, masking=Masking.LAST).means() for scorer in scorers
+        evaluate(scorer, split, people=EVERYONE, items=ITEMS, masking=Masking.LAST).means() for scorer in scorers
     )
     assert ours == pytest.approx(baseline, abs=1e-12)
     assert other != pytest.approx(baseline, abs=1e-3)
