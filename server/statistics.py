@@ -15,7 +15,7 @@ from server.census import Counts
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)  # logits; no part at all stays a choice
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)  # logits; no part at all stays a choice
 
 
 @dataclass(frozen=True, eq=False)

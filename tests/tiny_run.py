@@ -25,7 +25,8 @@ SETTINGS: dict = {
     "items": {"encoder": "hashing", "dimensions": 16},
     "model": {"width": 8, "layers": 1, "heads": 1, "feed_forward": 16, "history": 6},
     "pretraining": {"epochs": 1},
-    "pairs": {"sharpness": 0.3},  # else public pairs know this catalogue, and what three rounds learn moves no rank
+    # Else public pairs know this catalogue, and what three rounds learn moves no rank.
+    "pairs": {"sharpness": 0.3, "weight": 1.0},
     "partition": {"clients": 4, "people_per_client": 10, "panel_fraction": 0.2},
     "federation": {"rounds": 3},
     "local": {"tuning_steps": 1},

@@ -1,7 +1,7 @@
 """How much each part of the score should weigh, fitted to public people whom none of the parts was made from.
 
-A small panel teaches a Transformer to be too sure of itself, and a bias too little. Four numbers, one for each part, put
-that right: the loss is convex in them, so they are found as well as they can be, and a part that does harm gets 0.
+A small panel teaches a Transformer to be too sure of itself, and a bias too little. Four numbers, one for each part,
+put that right: the loss is convex in them, so they are found exactly, and a part that does harm gets next to nothing.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,12 @@ MOST_CELLS = 1 << 26  # scores of all parts held at a time, 256 MB
 BATCH = 128
 
 PARTS = ("sequence", "text", "bias", "pairs")
+LEAST = (0.1, 0.0, 0.0, 0.0)  # a Transformer that weighs nothing could never learn anything from anybody
 
 
 @dataclass(frozen=True)
 class PartWeights:
-    """By how much to multiply the ranker's parts, and the weight of pairs; each >= 0."""
+    """By how much to multiply the ranker's parts, and the weight of pairs; each at least what ``LEAST`` says."""
 
     sequence: float
     text: float
@@ -35,7 +36,15 @@ class PartWeights:
     pairs: float
 
 
-def fit_part_weights(ranker: Ranker, panel: Histories, pairs: PairPart, *, masking: Masking, seed: int) -> PartWeights:
+def fit_part_weights(
+    ranker: Ranker,
+    panel: Histories,
+    pairs: PairPart,
+    *,
+    masking: Masking,
+    seed: int,
+    pairs_weight: float | None = None,
+) -> PartWeights:
     """Choose the weights under which the parts together predict the panel's late events best.
 
     Args:
@@ -44,6 +53,7 @@ def fit_part_weights(ranker: Ranker, panel: Histories, pairs: PairPart, *, maski
         pairs: what public pairs add; its own weight must be 1.
         masking: what is not offered.
         seed: draws the events where there are more than fit into memory.
+        pairs_weight: the weight that pairs have whatever is found; None to find it with the others.
 
     Returns:
         What minimises the mean cross-entropy, nats, of the next item over the catalogue.
@@ -66,7 +76,10 @@ def fit_part_weights(ranker: Ranker, panel: Histories, pairs: PairPart, *, maski
         (gradient,) = torch.autograd.grad(mean, factors)
         return float(mean.detach()), gradient.numpy().astype(np.float64)
 
-    found = minimize(loss, np.ones(len(PARTS)), jac=True, method="L-BFGS-B", bounds=[(0.0, None)] * len(PARTS))
+    bounds = [(least, None) for least in LEAST]
+    if pairs_weight is not None:
+        bounds[-1] = (pairs_weight, pairs_weight)
+    found = minimize(loss, np.ones(len(PARTS)), jac=True, method="L-BFGS-B", bounds=bounds)
     return PartWeights(*(round(float(weight), 4) for weight in found.x))
 
 

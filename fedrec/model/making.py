@@ -91,14 +91,16 @@ def weighed_pairs(config: Config, ranker: Ranker, *, fit: Histories, judge: Hist
         shrinkage=settings.shrinkage,
     )
     list_pairs = partial(public_pairs, ranker, fit, gap_weights=gap_weights_of(settings.window), spec=spec)
-    weight = 0.0
+    weight = settings.weight
     if config.pretraining.epochs and len(fit) and (judge.lengths > 1).any():
         seen = list_pairs(suggestions=0).part()
-        weights = fit_part_weights(ranker, judge, seen, masking=masking_of(config.data), seed=config.seed)
+        weights = fit_part_weights(
+            ranker, judge, seen, masking=masking_of(config.data), seed=config.seed, pairs_weight=weight
+        )
         apply_part_weights(ranker, weights)
         weight = weights.pairs
     pairs = list_pairs(suggestions=settings.suggestions)  # by the ranker as it will be used
-    return with_weight(pairs, weight if settings.weight is None else settings.weight)
+    return with_weight(pairs, weight or 0.0)
 
 
 def item_table(config: Config, catalogue: Catalogue, *, on_item: Callable[[int], None]) -> np.ndarray:

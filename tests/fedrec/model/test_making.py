@@ -78,13 +78,19 @@ def test_made_base_is_pretrained_and_keeps_the_judges_aside(tmp_path):
     assert np.array_equal(judges.offsets, JUDGE.offsets)
 
 
-def test_judges_have_no_say_in_the_base_but_for_one_weight(tmp_path):
+def test_judges_have_no_say_in_the_base_but_for_the_weights_of_its_parts(tmp_path):
     for name, judge in (("one", JUDGE), ("other", histories(9, 9, seed=7))):
-        _make(tmp_path / name, _config(), judge=judge)
-    for name in set(FILES) - {PAIRS}:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
-    one, other = (PublicPairs.load(tmp_path / name) for name in ("one", "other"))
-    with_weight(other, one.spec.weight).save(tmp_path)
+        config = _config()
+        plain = config.model_copy(update={"pairs": config.pairs.model_copy(update={"suggestions": 0})})
+        _make(tmp_path / name, plain, judge=judge)
+    one, other = (dict(load_base(tmp_path / name).state_dict()) for name in ("one", "other"))
+    for name in ("sequence_gain.weight", "text_gain.weight", "bias"):
+        mine, yours = one.pop(name), other.pop(name)
+        factor = mine.norm() / yours.norm().clamp(min=1e-9)  # a part may weigh nothing
+        assert torch.allclose(mine, factor * yours, rtol=1e-4), "one factor for the part"
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    first, second = (PublicPairs.load(tmp_path / name) for name in ("one", "other"))
+    with_weight(second, first.spec.weight).save(tmp_path)
     assert (tmp_path / PAIRS).read_bytes() == (tmp_path / "one" / PAIRS).read_bytes()
 
 

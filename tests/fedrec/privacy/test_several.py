@@ -38,6 +38,11 @@ def test_without_sampling_it_is_one_gaussian_moved_by_as_many_clip_norms():
     assert gaussian_delta(3 * 4 / 6.0, found) <= DELTA < gaussian_delta(3 * 4 / 6.0, found - 0.03)
 
 
+def test_one_release_of_little_noise_to_someone_at_many_clients_has_a_finite_epsilon():
+    found = epsilon_at_clients((Steps(0.66, 1.0, 1),), 10, DELTA, in_one_sum=True)
+    assert gaussian_delta(10 / 0.66, found) <= DELTA < gaussian_delta(10 / 0.66, found - 0.1)
+
+
 def test_at_one_client_nothing_changes_and_at_more_one_noise_costs_more(plan):
     spent = (plan.training(plan.steps),)
     for clients in (1, 2, 3):
