@@ -21,16 +21,18 @@ from fedrec.agreement import agreed_ranker, read_agreement
 from fedrec.data.histories import Histories
 from fedrec.errors import PrivacyError
 from fedrec.model.adapters import schema_of
+from fedrec.model.statistics import StatisticsSpec
 from fedrec.runfolder import server_key_path
 from fedrec.signing import SigningKey
 from fedrec.wire import Instruction
 from tests.tiny_federation import NODE, context_of, message_to
-from tests.tiny_ranker import histories, instruction, private_plan, run_folder, start_arrays
+from tests.tiny_ranker import ITEMS, histories, instruction, private_plan, run_folder, start_arrays
 
 MARKER = "user-4711-bought-X"
 MARKED_TIME = 7_777_777_777  # of every event of the marked person
 METRICS = {"metrics": ("ndcg@10", "hr@10"), "metrics_every": 2}
-KINDS = (MessageType.TRAIN, MessageType.EVALUATE)
+STATISTICS = StatisticsSpec(window=3, popularity_share=0.5)
+KINDS = (MessageType.TRAIN, MessageType.EVALUATE, MessageType.QUERY)
 
 HEADER = {
     "version": int,
@@ -54,10 +56,20 @@ def _people(count: int) -> Histories:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Client 0 has one person, client 1 has 300."""
-    path = tmp_path_factory.mktemp("emissions") / MARKER / "run"
-    plan = private_plan(rounds=6, metric_releases=3, metric_noise_multiplier=5.0)
-    run_folder(path, _people(301), [np.array([300]), np.arange(300)], plan=plan, **METRICS)
+    return _run_at(tmp_path_factory.mktemp("emissions") / MARKER / "run")
+
+
+def _run_at(path: Path) -> Path:
+    plan = private_plan(rounds=6, metric_releases=3, metric_noise_multiplier=5.0, statistics_noise_multiplier=5.0)
+    clients = [np.array([300]), np.arange(300)]
+    run_folder(path, _people(301), clients, plan=plan, statistics=STATISTICS, **METRICS)
     return path
+
+
+@pytest.fixture(scope="module")
+def unanswered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, where nobody ever answers."""
+    return _run_at(tmp_path_factory.mktemp("unanswered") / MARKER / "run")
 
 
 def _asked(run: Path, round_index: int = 2) -> Instruction:
@@ -115,6 +127,11 @@ def test_golden_update_holds_the_header_the_adapters_arrays_and_nothing_else(run
 def test_golden_measures_hold_the_header_two_numbers_and_nothing_else(run: Path) -> None:
     measures = {"ndcg@10": float, "hr@10": float}
     assert _structure(_emitted(run, 1, MessageType.EVALUATE, _asked(run))) == {"header": HEADER, "metrics": measures}
+
+
+def test_golden_statistics_hold_the_header_the_agreed_counts_and_nothing_else(run: Path) -> None:
+    counts = {"popularity": ("numpy.ndarray", "float32", (ITEMS,)), "pairs": ("numpy.ndarray", "float32", (2 * ITEMS,))}
+    assert _structure(_emitted(run, 1, MessageType.QUERY, _asked(run))) == {"header": HEADER, "statistics": counts}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -218,15 +235,15 @@ ERRORS: tuple[Callable[[str], Exception], ...] = (ValueError, KeyError, OSError,
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("error", ERRORS)
 def test_exception_over_a_persons_data_leaves_one_of_six_words(
-    run: Path, kind: str, error: Callable[[str], Exception], monkeypatch: Any, caplog: pytest.LogCaptureFixture
+    unanswered: Path, kind: str, error: Callable[[str], Exception], monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error(f"{MARKER} at {MARKED_TIME}")
 
-    for name in ("private_direction", "person_metrics"):
+    for name in ("private_direction", "person_metrics", "person_statistics"):
         monkeypatch.setattr(clients.merchant, name, fail)
     with caplog.at_level(logging.INFO):
-        reply = _emitted(run, 1, kind, _asked(run, 6))  # in this round nobody ever answers
+        reply = _emitted(unanswered, 1, kind, _asked(unanswered))
     assert not reply.has_content()
     assert (reply.error.code, reply.error.reason) == (2, "E_BUDGET" if error is PrivacyError else "E_INTERNAL")
     assert _markers(_bytes(reply)) == []
