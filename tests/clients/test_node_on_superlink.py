@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
 DEADLINE_S = 180.0
-TWO_CLIENTS = {"partition.clients": 2, "federation.min_replies": 1.0}
+TWO_CLIENTS = {"partition.clients": 2, "federation.min_replies": 1.0, "statistics.noise_multiplier": 1.0}
 RESIDENT = """
 import logging, signal, sys, threading
 from fedrec.quiet import silence
@@ -130,6 +130,9 @@ def test_resident_nodes_give_the_adapter_of_the_local_engine_even_after_their_se
     assert hosts.run(bench.out) == "finished:completed"
     assert [line["admitted"] for line in read_lines(bench.out / "events.jsonl")] == [2, 2, 2]
     assert largest_difference(bench.out, local.out) <= 1e-6
+    counts = [load_file(run.out / "statistics.safetensors") for run in (bench, local)]
+    assert len(counts[0]["counts"]) > 0
+    assert all(np.allclose(values, counts[1][name]) for name, values in counts[0].items())
     for node in nodes:
         node.terminate()
         assert node.wait(timeout=30) == 0
