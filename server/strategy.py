@@ -99,8 +99,8 @@ class Federation:
 
     @property
     def census_quorum(self) -> int:
-        """Fewest admitted replies of all clients that make counts: as for a round, and no less than share the noise."""
-        return max(_share(self.min_replies, self.clients), self.noise_sharers)
+        """Fewest admitted replies of all clients that make counts: a round's share, so no fewer than in a round."""
+        return _share(self.min_replies, self.clients)
 
     @property
     def asked_per_round(self) -> int:

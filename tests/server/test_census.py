@@ -138,12 +138,12 @@ def test_where_the_noise_is_shared_one_missing_reply_makes_none() -> None:
     assert run(client_app(refusing(3)), **shared).counts is None
 
 
-def test_fewer_who_share_the_noise_than_all_still_need_as_many() -> None:
-    """Two of five train in a round and share its noise; the census needs as many as ``min_replies`` of all, >= two."""
-    settings = federation(census=CENSUS, clients_per_round=2, noise_sharers=2, min_replies=1.0)
-    assert settings.census_quorum == 5
-    assert federation(clients_per_round=4, noise_sharers=2, min_replies=0.5).census_quorum == 3
-    assert federation(clients_per_round=5, noise_sharers=3, min_replies=0.6).census_quorum == 3
+@pytest.mark.parametrize("asked", [2, 3, 5])
+@pytest.mark.parametrize("share", [0.5, 0.7, 1.0])
+def test_no_fewer_are_needed_than_in_a_round_and_so_no_fewer_than_share_the_noise(asked: int, share: float) -> None:
+    settings = federation(census=CENSUS, clients_per_round=asked, noise_sharers=1, min_replies=share)
+    settings = replace(settings, noise_sharers=settings.quorum)  # more would be refused
+    assert settings.clients >= settings.census_quorum >= settings.quorum == settings.noise_sharers
 
 
 def test_lost_replies_are_asked_for_again() -> None:
@@ -188,6 +188,14 @@ def test_a_run_that_goes_on_does_not_count_again_and_holds_the_same_counts_bit_f
             raise AssertionError("asked to count again")
 
     assert run(client_app(Unasked), state=loaded).counts is loaded.counts
+
+
+def test_a_run_that_went_on_without_counts_asks_for_none_later() -> None:
+    """Round 1 is done; clients refused to count then, and would not now."""
+    without = run(client_app(refusing(0, 1, 2)), rounds=1)
+    assert (without.round_index, without.counts) == (1, None)
+    later = run(client_app(Counting), state=without)
+    assert (later.round_index, later.counts) == (2, None)
 
 
 def test_a_checkpoint_without_counts_comes_back_without(tmp_path: Path) -> None:
