@@ -1,5 +1,5 @@
 """Every setting of a run, with its default, bound, unit and meaning. The one home of defaults, with
-``config_parts``.
+``config_partition`` and ``config_parts``.
 
 The tree is frozen and refuses unknown keys. It stops at the edge: ``simulations`` and ``cli``
 unpack it into plain arguments, so nothing in the core knows that it exists.
@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from fedrec.config_partition import PartitionConfig
 from fedrec.config_parts import PairsConfig, StatisticsConfig
 from fedrec.config_section import Count, Fraction, Positive, Rate, Section, Window
 from fedrec.errors import ConfigError
@@ -45,20 +46,10 @@ class DataConfig(Section):
     time_cut: str | None = Field(
         None, description="ISO date for next-basket: training ends here; the last tenth of the events when absent"
     )
-
-
-class PartitionConfig(Section):
-    """Who is a client, and who stands for public data."""
-
-    scheme: str = Field(
-        "even",
-        pattern=r"^(even|dirichlet|by-column:.+)$",
-        description="even | dirichlet | by-column:COLUMN, of the events or the items (a brand: what was bought of it)",
+    cold_items: Fraction = Field(
+        0.0,
+        description="share of the catalogue that nobody may learn from: targets of somebody, drawn by the seed",
     )
-    clients: Count = Field(50, description="merchants (or devices) in the federation")
-    people_per_client: Count | None = Field(None, description="people at each client; all who are left, when absent")
-    panel_fraction: Fraction = Field(0.1, description="people who opted in as public data; in no client")
-    dirichlet_alpha: Positive = Field(1.0, description="how even client sizes are; smaller is more uneven")
 
 
 class ItemsConfig(Section):

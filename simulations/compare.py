@@ -38,11 +38,19 @@ Row = Callable[[], Evaluation]
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Evaluations by row name, person by person, in one order of people."""
+    """Evaluations by row name, person by person, in one order of people.
+
+    Attributes:
+        rows: over the people of the federation.
+        trainable_parameters: of the adapter.
+        seconds: that measuring took.
+        held_out: over the people of the merchants that took no part; empty where all did.
+    """
 
     rows: dict[str, Evaluation]
     trainable_parameters: int
     seconds: float
+    held_out: dict[str, Evaluation]
 
 
 def memory_spec(local: LocalConfig) -> MemorySpec:
@@ -64,12 +72,15 @@ def memory_spec(local: LocalConfig) -> MemorySpec:
 
 
 class _Contenders:
-    """The rankers of a run, built on one resident model."""
+    """The rankers of a run, built on one resident model, at the merchants of the federation or at those held out."""
 
-    def __init__(self, config: Config, run: Path, people: People, agreement: Agreement) -> None:
+    def __init__(
+        self, config: Config, run: Path, people: People, agreement: Agreement, *, held_out: bool = False
+    ) -> None:
         self._config, self._people, self._agreement = config, people, agreement
-        self._train, self._clients = people.split.train, people.partition.clients
-        self.table = Table(people, masking_of_targets(config.data))
+        self._train = people.split.train
+        self._clients = people.partition.held_out if held_out else people.partition.clients
+        self.table = Table(people, masking_of_targets(config.data), self._clients)
         self.ranker = agreed_ranker(agreement, run)
         self._pairs = [PublicPairs.load(run / "base").part()]
         self.base = adapter_arrays(self.ranker)
@@ -113,6 +124,15 @@ class _Contenders:
             )
         )
 
+    def deployable(self, private: Arrays, counted: Sequence[PairPart]) -> dict[str, Row]:
+        """What a merchant could have of the base and of the federation, without and with its local part."""
+        return {
+            "base": lambda: self.alone(self.base),
+            "local_only": lambda: self.at_merchants(self.base),
+            "shared": lambda: self.alone(private, counted),
+            "federated": lambda: self.at_merchants(private, counted),
+        }
+
     def centralized(self) -> Evaluation:
         """The adapter trained on everybody's pooled histories, without privacy."""
         load_adapter_arrays(self.ranker, self.base)
@@ -140,10 +160,7 @@ def measure_rows(
         "repeat": lambda: judge(baselines.repeat(train, items=items)),
         "markov_knn": lambda: judge(baselines.markov_knn(train, items=items)),
         "frozen_text": contenders.frozen_text,
-        "base": lambda: contenders.alone(contenders.base),
-        "local_only": lambda: contenders.at_merchants(contenders.base),
-        "shared": lambda: contenders.alone(private, counted),
-        "federated": lambda: contenders.at_merchants(private, counted),
+        **contenders.deployable(private, counted),
     }
     if unprotected is not None:
         bare, exact = unflatten(unprotected.best, contenders.schema), counted_parts(run / REFERENCE)
@@ -152,13 +169,22 @@ def measure_rows(
             "federated_no_noise": lambda: contenders.at_merchants(bare, exact),
             "centralized": contenders.centralized,
         }
-    measured = {}
     started = time.perf_counter()
-    with progress.stage("evaluation", total=len(rows)) as stage:
+    measured, apart = _measured("evaluation", rows, progress), {}
+    if people.partition.held_out:
+        outside = _Contenders(config, run, people, agreement, held_out=True)
+        apart = _measured("evaluation at merchants held out", outside.deployable(private, counted), progress)
+    return Results(measured, parameters_of(contenders.schema), time.perf_counter() - started, apart)
+
+
+def _measured(title: str, rows: dict[str, Row], progress: Progress) -> dict[str, Evaluation]:
+    """Measure each row, one after the other."""
+    measured = {}
+    with progress.stage(title, total=len(rows)) as stage:
         for name, row in rows.items():
             measured[name] = row()
             stage.advance(text=f"{name} NDCG@10 {measured[name].means()['ndcg@10']:.4f}")
-    return Results(measured, parameters_of(contenders.schema), time.perf_counter() - started)
+    return measured
 
 
 def counted_parts(run: Path) -> list[PairPart]:

@@ -18,9 +18,9 @@ from fedrec.data.catalogue import Catalogue
 from fedrec.data.histories import Histories, build_histories
 from fedrec.data.partitions import Partition, make_partition, people_by_item, write_manifest
 from fedrec.data.rules import RuleCount
-from fedrec.data.splits import Split, leave_last_out, next_basket, time_cut
-from fedrec.errors import DataError, RunError
-from fedrec.evaluation.masking import refuse_repeats
+from fedrec.data.splits import Split, draw_cold_items, hold_out_items, leave_last_out, next_basket, time_cut
+from fedrec.errors import ConfigError, DataError, RunError
+from fedrec.evaluation.masking import Masking, masking_of_targets, refuse_repeats
 from fedrec.model.base import base_digest
 from fedrec.model.making import adopt_base, make_base
 from fedrec.report.progress import Progress
@@ -54,7 +54,7 @@ class People:
 
     @property
     def private(self) -> np.ndarray:
-        """Everyone who is at a client, sorted."""
+        """Everyone who is at a client of the federation, sorted."""
         return np.sort(np.concatenate(self.partition.clients))
 
 
@@ -85,14 +85,17 @@ def read_people(config: Config, *, manifest: Path | None = None) -> People:
         panel_fraction=config.partition.panel_fraction,
         dirichlet_alpha=config.partition.dirichlet_alpha,
         seed=config.seed,
+        held_out=config.partition.held_out_clients,
     )
     if manifest is not None:
         write_manifest(partition, people, manifest)
-    split = _split(config, histories)
-    if not any(split.targets.lengths[client].any() for client in partition.clients):
-        raise DataError(
-            "nobody at a client has a held-out target; move data.time_cut, raise data.max_history or bring more data"
-        )
+    split = _without_cold(config, _split(config, histories), partition, items=len(catalogue))
+    for merchants in filter(None, (partition.clients, partition.held_out)):
+        if not split.targets.lengths[np.concatenate(merchants)].any():
+            raise DataError(
+                f"nobody at a {'client' if merchants is partition.clients else 'held-out merchant'} has a held-out "
+                "target; move data.time_cut, raise data.max_history or bring more data"
+            )
     judged = round(config.pretraining.judge_share * len(partition.panel))
     shuffled = np.random.default_rng(config.seed).permutation(partition.panel)
     fit, judge = np.sort(shuffled[judged:]), np.sort(shuffled[:judged])
@@ -140,6 +143,23 @@ def _split(config: Config, histories: Histories) -> Split:
     return Split(train.latest(config.data.max_history), split.targets)
 
 
+def _without_cold(config: Config, split: Split, partition: Partition, *, items: int) -> Split:
+    """Let nobody learn from the items that are to be cold."""
+    if not config.data.cold_items:
+        return split
+    if config.pretraining.base is not None:
+        raise ConfigError(
+            "data.cold_items: the base of pretraining.base may have learned from the items; leave out one of the two"
+        )
+    asked = split.targets.subset(np.concatenate(partition.everywhere))
+    return hold_out_items(
+        split,
+        draw_cold_items(asked, items=items, share=config.data.cold_items, seed=config.seed),
+        merge_repeats=config.data.merge_repeats,
+        masks_last=masking_of_targets(config.data) is Masking.LAST,
+    )
+
+
 def _run_id(config: Config, people: People) -> str:
     """Name the run by its settings and data: equal exactly when both are, wherever the files lie."""
     digest = hashlib.sha256(config.model_dump_json(exclude={"data": {"events", "catalogue"}}).encode())
@@ -147,6 +167,6 @@ def _run_id(config: Config, people: People) -> str:
     for histories in (people.split.train, people.split.targets):
         for array in (histories.items, histories.offsets, histories.timestamps):
             digest.update(np.ascontiguousarray(array).tobytes())
-    for group in (*people.partition.clients, people.panel_fit, people.panel_judge):
+    for group in (*people.partition.everywhere, people.panel_fit, people.panel_judge):
         digest.update(np.ascontiguousarray(group).tobytes())
     return digest.hexdigest()[:32]

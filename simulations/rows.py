@@ -26,21 +26,22 @@ class Table:
     Attributes:
         people: everyone, with the held-out targets.
         masking: what is not offered again.
+        clients: whose people are asked.
     """
 
     people: People
     masking: Masking
+    clients: tuple[np.ndarray, ...]
 
     def judge(self, scorer: Scorer) -> Evaluation:
         """Rank the whole catalogue for every person at a client."""
-        clients = self.people.partition.clients
         return evaluate(
             scorer,
             self.people.split,
-            people=np.concatenate(clients),  # in clients' order, so that a block meets few merchants
+            people=np.concatenate(self.clients),  # in clients' order, so that a block meets few merchants
             items=len(self.people.catalogue),
             masking=self.masking,
-            clients=clients,
+            clients=self.clients,
         )
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from fedrec import __version__
 from fedrec.agreement import Agreement
 from fedrec.config import Config
-from fedrec.evaluation.protocol import Evaluation, paired_difference
+from fedrec.evaluation.fairness import gains, gains_by_size
+from fedrec.evaluation.protocol import COLD, Evaluation, paired_difference
 from fedrec.model.pairs import PublicPairs
 from fedrec.privacy.accounting import round_up
 from fedrec.privacy.trust import CENTRAL, DISTRIBUTED, LOCAL
@@ -55,7 +56,10 @@ def summarise(
             "trainable_parameters": results.trainable_parameters,
         },
         "privacy": _privacy(config, run, agreement, state),
-        "metrics": {name: _columns(row) for name, row in results.rows.items()},
+        "metrics": _table(results.rows),
+        "cold_people": results.rows["federated"].cold_people,
+        "fairness": _fairness(results.rows),
+        "held_out": _held_out(results.held_out),
         "timing": {
             "total_s": round(pretrain_s + sum(round_s) + evaluation_s, 3),
             "pretrain_s": pretrain_s,
@@ -84,7 +88,13 @@ def report_context(
         "published_round": state.best_round,
         "counted": _counted(run, state),
         "clients": [
-            {"name": name, "epsilon": epsilons[i], "local_only": alone[i], "federated": together[i]}
+            {
+                "name": name,
+                "people": len(partition.clients[i]),
+                "epsilon": epsilons[i],
+                "local_only": alone[i],
+                "federated": together[i],
+            }
             for i, name in enumerate(partition.names)
         ],
         "epsilon_for_person_at": {
@@ -154,9 +164,37 @@ def _client_epsilons(run: Path, agreement: Agreement, *, clients: int) -> list[f
     return [ledger_of(run, partition, agreement.plan).spent() for partition in range(clients)]
 
 
-def _columns(row: Evaluation) -> dict[str, float]:
-    means = row.means()
-    return {name: means[name] for name in METRICS}
+def _table(rows: dict[str, Evaluation]) -> dict[str, dict[str, float]]:
+    means = {name: row.means() for name, row in rows.items()}
+    return {name: {column: row[column] for column in (*METRICS, COLD) if column in row} for name, row in means.items()}
+
+
+def _fairness(rows: dict[str, Evaluation]) -> dict:
+    """What the federated ranker gives to which merchants."""
+    federated = rows["federated"]
+    over_alone, over_base = (
+        federated.client_means("ndcg@10") - rows[name].client_means("ndcg@10") for name in ("local_only", "base")
+    )
+    sizes = np.array([len(client) for client in federated.clients])
+    return {
+        "over_local_only": gains(over_alone),
+        "over_base": gains(over_base),
+        "by_size": gains_by_size(over_alone, sizes),
+    }
+
+
+def _held_out(rows: dict[str, Evaluation]) -> dict | None:
+    """What merchants that took no part have of it; None where all did."""
+    if not rows:
+        return None
+    federated = rows["federated"]
+    return {
+        "merchants": len(federated.clients),
+        "people": sum(len(client) for client in federated.clients),
+        "metrics": _table(rows),
+        "federated_vs_local_only": _comparison(rows["local_only"], federated),
+        "federated_vs_base": _comparison(rows["base"], federated),
+    }
 
 
 def _client_column(row: Evaluation) -> list[float | None]:

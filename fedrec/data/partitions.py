@@ -27,6 +27,8 @@ class Partition:
         nominal_people: floor of the mean client size: a public constant, >= 1.
         scheme: as asked for.
         seed: as asked for.
+        held_out: as ``clients``; merchants that take no part in the federation.
+        held_out_names: one each.
     """
 
     panel: np.ndarray
@@ -36,6 +38,13 @@ class Partition:
     nominal_people: int
     scheme: str = ""
     seed: int = 0
+    held_out: tuple[np.ndarray, ...] = ()
+    held_out_names: tuple[str, ...] = ()
+
+    @property
+    def everywhere(self) -> tuple[np.ndarray, ...]:
+        """Who is at each merchant, whether it takes part or not."""
+        return self.clients + self.held_out
 
 
 def make_partition(
@@ -47,18 +56,20 @@ def make_partition(
     panel_fraction: float,
     dirichlet_alpha: float,
     seed: int,
+    held_out: int = 0,
 ) -> Partition:
     """Draw the panel, then deal the rest to clients. Same arguments, same result.
 
     Args:
         scheme: ``even``, ``dirichlet`` (sizes from a symmetric Dirichlet, each at least one person) or
-            ``by-column:COLUMN`` (the ``clients`` values of COLUMN with most people, one client each).
+            ``by-column:COLUMN`` (the values of COLUMN with most people, one client each).
         people: (N rows) with ``user_id`` and perhaps COLUMN.
         clients: how many, >= 1.
         people_per_client: cap on a client's people, >= 1; those above it are left out. None: no cap.
         panel_fraction: share of all people in the panel, in [0, 1); at least one person when > 0.
         dirichlet_alpha: > 0; smaller is more uneven.
         seed: >= 0.
+        held_out: merchants dealt beside the clients, alike in all but that they take no part; which, is drawn.
 
     Raises:
         ConfigError: an unknown scheme.
@@ -70,24 +81,22 @@ def make_partition(
     shuffled = rng.permutation(people.height)
     panel_size = max(1, round(panel_fraction * people.height)) if panel_fraction > 0 else 0
     panel, rest = np.sort(shuffled[:panel_size]), shuffled[panel_size:]
-    if len(rest) < clients:
-        raise DataError(
-            f"{len(rest)} people beside a panel of {panel_size} are fewer than {clients} clients; lower --clients"
-        )
-    if scheme == "even":
-        groups = np.array_split(rest, clients)
-        names = _numbered(clients)
-    elif scheme == "dirichlet":
-        groups = np.split(rest, np.cumsum(_dirichlet_sizes(len(rest), clients, alpha=dirichlet_alpha, rng=rng))[:-1])
-        names = _numbered(clients)
-    elif scheme.startswith(BY_COLUMN):
-        groups, names = _by_column(rest, people, column=scheme.removeprefix(BY_COLUMN), clients=clients)
-    else:
-        raise ConfigError(f"partition.scheme={scheme!r}: expected even, dirichlet or by-column:COLUMN")
+    groups, names = _deal(scheme, rest, people, clients=clients + held_out, alpha=dirichlet_alpha, rng=rng)
     groups = [np.sort(group[:people_per_client]) for group in groups]
     left_out = np.setdiff1d(rest, np.concatenate(groups))
-    nominal = int(sum(len(group) for group in groups) // len(groups))
-    return Partition(panel, tuple(groups), names, left_out, nominal, scheme, seed)
+    order = rng.permutation(len(groups))
+    apart, inside = sorted(order[:held_out]), sorted(order[held_out:])
+    return Partition(
+        panel=panel,
+        clients=tuple(groups[place] for place in inside),
+        names=tuple(names[place] for place in inside),
+        left_out=left_out,
+        nominal_people=int(sum(len(groups[place]) for place in inside) // clients),
+        scheme=scheme,
+        seed=seed,
+        held_out=tuple(groups[place] for place in apart),
+        held_out_names=tuple(names[place] for place in apart),
+    )
 
 
 def people_by_item(events: pl.DataFrame, catalogue: Catalogue, *, scheme: str) -> pl.DataFrame:
@@ -125,18 +134,39 @@ def write_manifest(partition: Partition, people: pl.DataFrame, path: Path) -> No
     Raises:
         DataError: the file cannot be written.
     """
-    names = zip(partition.names, partition.clients, strict=True)
+    inside = zip(partition.names, partition.clients, strict=True)
+    outside = zip(partition.held_out_names, partition.held_out, strict=True)
     manifest = {
         "scheme": partition.scheme,
         "seed": partition.seed,
         "people": people.height,
         "nominal_people": partition.nominal_people,
         "panel": _describe(partition.panel, people),
-        "clients": [{"name": name, **_describe(members, people)} for name, members in names],
+        "clients": [{"name": name, **_describe(members, people)} for name, members in inside],
+        "held_out": [{"name": name, **_describe(members, people)} for name, members in outside],
         "left_out": _describe(partition.left_out, people) | {"values": _left_out_values(partition, people)},
     }
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _deal(
+    scheme: str, rest: np.ndarray, people: pl.DataFrame, *, clients: int, alpha: float, rng: np.random.Generator
+) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """One group of ``rest``, and a name, for each client."""
+    if len(rest) < clients:
+        raise DataError(
+            f"{len(rest)} people beside a panel of {people.height - len(rest)} are fewer than {clients} clients; "
+            "lower --clients"
+        )
+    if scheme == "even":
+        return np.array_split(rest, clients), _numbered(clients)
+    if scheme == "dirichlet":
+        sizes = _dirichlet_sizes(len(rest), clients, alpha=alpha, rng=rng)
+        return np.split(rest, np.cumsum(sizes)[:-1]), _numbered(clients)
+    if scheme.startswith(BY_COLUMN):
+        return _by_column(rest, people, column=scheme.removeprefix(BY_COLUMN), clients=clients)
+    raise ConfigError(f"partition.scheme={scheme!r}: expected even, dirichlet or by-column:COLUMN")
 
 
 def _numbered(clients: int) -> tuple[str, ...]:

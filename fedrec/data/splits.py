@@ -64,6 +64,52 @@ def next_basket(histories: Histories, *, cut: int) -> Split:
     return Split(train, histories.where(is_target))
 
 
+def draw_cold_items(targets: Histories, *, items: int, share: float, seed: int) -> np.ndarray:
+    """Draw items that nobody is to learn from, among those that somebody is asked for.
+
+    Args:
+        targets: what people are asked for.
+        items: size of the catalogue, I.
+        share: how many of the catalogue's items, in [0, 1); at least one item when > 0.
+        seed: >= 0.
+
+    Returns:
+        (round(share * I),) item indices, sorted.
+
+    Raises:
+        ConfigError: so many items are nobody's target.
+    """
+    candidates = np.unique(targets.items)
+    wanted = max(1, round(share * items)) if share > 0 else 0
+    if wanted > len(candidates):
+        raise ConfigError(
+            f"data.cold_items={share}: {wanted} of {items} items, but people at clients are asked for "
+            f"{len(candidates)} only; lower it"
+        )
+    return np.sort(np.random.default_rng(seed).choice(candidates, wanted, replace=False))
+
+
+def hold_out_items(split: Split, cold: np.ndarray, *, merge_repeats: bool, masks_last: bool) -> Split:
+    """Take every event of the cold items out of training; as targets they stay.
+
+    Somebody of whom nothing is left has no target any more: nothing is known of them, as in ``next_basket``.
+
+    Args:
+        split: of everyone.
+        cold: item indices.
+        merge_repeats: drop an event that has become a repeat of the one now just before it.
+        masks_last: the last training item is not offered, so whoever is now asked for it is not asked.
+    """
+    train = split.train.where(~np.isin(split.train.items, cold))
+    train = train.without_repeats() if merge_repeats else train
+    person = np.repeat(np.arange(len(train)), split.targets.lengths)
+    is_asked = train.lengths[person] > 0
+    if masks_last:
+        last = np.append(train.items, -1)[train.offsets[1:] - 1]  # of nobody's where there is none: not asked anyway
+        is_asked &= split.targets.items != last[person]
+    return Split(train, split.targets.where(is_asked))
+
+
 def time_cut(histories: Histories, *, date: str | None) -> int:
     """Where training ends, in seconds since 1970.
 

@@ -1,14 +1,17 @@
 """One protocol for every row of a table: rank the whole catalogue for each person, block by block."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fedrec.data.splits import Split
 from fedrec.errors import DataError, RunError
+from fedrec.evaluation.fairness import worst_tenth
 from fedrec.evaluation.masking import Masking
 from fedrec.evaluation.metrics import CUTOFFS, METRICS, ranking_metrics, target_ranks, top_items
+
+COLD, COLD_CUTOFF = "cold_hr@10", 10
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Scores of the whole catalogue, (B, I) float32, for B people given as indices into the split."""
@@ -23,19 +26,30 @@ class Evaluation:
         per_person: each of ``metrics.METRICS`` -> (N,) float64 in [0, 1].
         coverage: ``coverage@K`` -> share of the catalogue that stood in at least one person's best K, in [0, 1].
         clients: people of each client, as indices into the split; empty when not grouped.
+        cold: whether a cold target stood in the best ten, (N,) of 0 and 1, NaN for whom none was asked for; a target is
+            cold when it is in nobody's training events, so that only what is said about it can rank it.
     """
 
     people: np.ndarray
     per_person: dict[str, np.ndarray]
     coverage: dict[str, float]
     clients: tuple[np.ndarray, ...] = ()
+    cold: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def cold_people(self) -> int:
+        """How many people were asked for a cold item."""
+        return int(np.count_nonzero(~np.isnan(self.cold)))
 
     def means(self) -> dict[str, float]:
         """The mean over people of every metric, coverage, and two means over clients where people are grouped.
 
-        ``merchant_ndcg@10`` counts every client alike, whatever its size; ``worst_decile_ndcg@10`` is the worst tenth.
+        ``merchant_ndcg@10`` counts every client alike, whatever its size; ``worst_decile_ndcg@10`` is the worst tenth;
+        ``cold_hr@10`` is there when somebody was asked for a cold item, over those people.
         """
         means = {name: float(values.mean()) for name, values in self.per_person.items()} | self.coverage
+        if self.cold_people:
+            means[COLD] = float(np.nanmean(self.cold))
         if self.clients:
             means["merchant_ndcg@10"] = float(np.nanmean(self.client_means("ndcg@10")))
             means["worst_decile_ndcg@10"] = self.worst_decile("ndcg@10")
@@ -55,10 +69,10 @@ class Evaluation:
             DataError: no client has anyone with a target.
         """
         means = self.client_means(name, clients)
-        means = np.sort(means[~np.isnan(means)])
+        means = means[~np.isnan(means)]
         if not len(means):
             raise DataError(f"worst decile of {name}: no client has a person with a target; group other people")
-        return float(means[: -(-len(means) // 10)].mean())
+        return worst_tenth(means)
 
 
 def evaluate(
@@ -99,6 +113,7 @@ def evaluate(
         raise DataError(f"none of the people to evaluate has a held-out target; {len(split.train)} people were split")
     per_person = {name: np.empty(len(people)) for name in METRICS}
     is_shown = {cutoff: np.zeros(items, dtype=bool) for cutoff in CUTOFFS}
+    is_cold, cold = np.bincount(split.train.items, minlength=items) == 0, np.full(len(people), np.nan)
     for start in range(0, len(people), batch):
         block = people[start : start + batch]
         scores = _checked_scores(scorer(block), people=len(block), items=items)
@@ -108,13 +123,16 @@ def evaluate(
         for cutoff, shown in is_shown.items():
             shown[best[:, :cutoff]] = True
         for row, person in enumerate(block):
-            ranks = target_ranks(scores[row], split.targets.of(int(person)))
+            targets = split.targets.of(int(person))
+            ranks = target_ranks(scores[row], targets)
             for name, value in ranking_metrics(ranks).items():
                 per_person[name][start + row] = value
+            if is_cold[targets].any():
+                cold[start + row] = ranks[is_cold[targets]].min() <= COLD_CUTOFF
         if progress is not None:
             progress(start + len(block), len(people))
     coverage = {f"coverage@{cutoff}": float(shown.mean()) for cutoff, shown in is_shown.items()}
-    return Evaluation(people, per_person, coverage, tuple(clients or ()))
+    return Evaluation(people, per_person, coverage, tuple(clients or ()), cold)
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:

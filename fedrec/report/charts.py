@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from fedrec.report.inputs import Client, Round
 
@@ -101,6 +101,27 @@ def merchants_plot(clients: Sequence[Client], *, name: str, is_wide: bool) -> st
         axes.set_ylabel("NDCG@10 of its people")
         axes.set_ylim(bottom=0)
         axes.margins(x=0.02)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, handletextpad=0.1, borderaxespad=0)
+
+    return _svg(name, draw, size=WIDE if is_wide else NARROW)
+
+
+def gains_plot(clients: Sequence[Client], *, name: str, is_wide: bool) -> str:
+    """What each merchant gains over being alone, against its number of people."""
+    measured = [(client.people, client.federated - client.local_only) for client in clients
+                if client.local_only is not None and client.federated is not None]  # fmt: skip
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(0, color=MUTED, linewidth=1.2)
+        for sign, colour, label in ((1, ACCENT, "gains"), (0, ALONE, "the same"), (-1, WARN, "loses")):
+            if points := [(people, gain) for people, gain in measured if (gain > 0) - (gain < 0) == sign]:
+                axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=5, alpha=0.7, label=label)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("people at the merchant")
+        axes.set_ylabel("change of NDCG@10")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, handletextpad=0.1, borderaxespad=0)
 
     return _svg(name, draw, size=WIDE if is_wide else NARROW)

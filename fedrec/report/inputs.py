@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from fedrec.errors import RunError
+from fedrec.evaluation.protocol import COLD  # a column too, in every row or in none
 
 METRICS = ("ndcg@10", "hr@10", "mrr@10", "recall@20", "coverage@10", "merchant_ndcg@10", "worst_decile_ndcg@10")
 ROWS = (
@@ -15,6 +16,7 @@ ROWS = (
     *("shared_no_noise", "federated_no_noise", "centralized"),
 )
 REQUIRED_ROWS = frozenset(ROWS[:8])
+DEPLOYABLE_ROWS = ("base", "local_only", "shared", "federated")
 
 Part = TypeVar("Part", bound=BaseModel)
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -27,9 +29,21 @@ def _known_rows(metrics: dict[str, dict[str, float]]) -> dict[str, dict[str, flo
         raise ValueError(f"rows missing: {sorted(missing)}")
     if unknown := metrics.keys() - set(ROWS):
         raise ValueError(f"unknown rows: {sorted(unknown)}")
+    return _known_columns(metrics)
+
+
+def _rows_held_out(metrics: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Refuse another table than that of what merchants could deploy."""
+    if set(metrics) != set(DEPLOYABLE_ROWS):
+        raise ValueError(f"expected exactly the rows {list(DEPLOYABLE_ROWS)}, got {sorted(metrics)}")
+    return _known_columns(metrics)
+
+
+def _known_columns(metrics: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    expected = [*METRICS, COLD] if any(COLD in values for values in metrics.values()) else list(METRICS)
     for row, values in metrics.items():
-        if set(values) != set(METRICS):
-            raise ValueError(f"row {row}: expected exactly the columns {list(METRICS)}, got {sorted(values)}")
+        if set(values) != set(expected):
+            raise ValueError(f"row {row}: expected exactly the columns {expected}, got {sorted(values)}")
     return metrics
 
 
@@ -78,6 +92,50 @@ class Timing(_Part):
     updates_per_s: Finite
 
 
+class Comparison(_Part):
+    """Mean paired difference of NDCG@10 over people, and its standard error (``null`` when unknown)."""
+
+    difference: Finite
+    standard_error: Finite | None
+    people: Count
+
+
+class Gains(_Part):
+    """What merchants gain in the mean NDCG@10 of their people, every merchant counted alike."""
+
+    merchants: Count = Field(description="with anyone to measure")
+    gaining: Count
+    losing: Count
+    mean: Finite
+    median: Finite
+    worst_decile: Finite = Field(description="mean gain of the tenth that gains least")
+
+
+class SizeGroup(Gains):
+    """The same for merchants of like size."""
+
+    people_min: Count
+    people_max: Count
+
+
+class Fairness(_Part):
+    """What the federated ranker, as deployed, gives to whom."""
+
+    over_local_only: Gains
+    over_base: Gains
+    by_size: list[SizeGroup] = Field(min_length=1, description="over local_only, smallest merchants first")
+
+
+class HeldOut(_Part):
+    """Merchants that took no part and deploy what came out."""
+
+    merchants: Count
+    people: Count
+    metrics: Annotated[dict[str, dict[str, Finite]], AfterValidator(_rows_held_out)]
+    federated_vs_local_only: Comparison
+    federated_vs_base: Comparison
+
+
 class Summary(_Part):
     """``summary.json``: stable keys, for tools."""
 
@@ -87,6 +145,9 @@ class Summary(_Part):
     adapter: Adapter
     privacy: Privacy | None
     metrics: Annotated[dict[str, dict[str, Finite]], AfterValidator(_known_rows)]
+    cold_people: Count = Field(description="asked for an item that is in nobody's training history")
+    fairness: Fairness
+    held_out: HeldOut | None
     timing: Timing
     peak_rss_mb: Finite
     bytes_up_per_client_round: Finite
@@ -112,18 +173,11 @@ class Round(BaseModel):
     epsilon_spent: Finite | None
 
 
-class Comparison(_Part):
-    """Mean paired difference of NDCG@10 over people, and its standard error (``null`` when unknown)."""
-
-    difference: Finite
-    standard_error: Finite | None
-    people: Count
-
-
 class Client(_Part):
     """One merchant: its own epsilon, and NDCG@10 of its people; ``null`` where nobody could be measured."""
 
     name: str
+    people: Count
     epsilon: Finite | None
     local_only: Finite | None
     federated: Finite | None

@@ -6,8 +6,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from fedrec.evaluation.protocol import COLD
 from fedrec.report import charts, words
-from fedrec.report.inputs import Context, Round, Summary, check_inputs
+from fedrec.report.inputs import Context, Gains, Round, Summary, check_inputs
 from fedrec.runfolder import write_text
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -76,6 +77,10 @@ def render_html(summary: Summary, rounds: list[Round], context: Context) -> str:
         columns=words.COLUMNS,
         figures=_figures(summary, rounds, context),
         clients=_clients_by_gain(context),
+        shares=_shares(summary),
+        new_products=words.new_products(summary),
+        new_merchants=words.new_merchants(summary),
+        new_rows=_new_rows(summary),
         troubled=[line for line in rounds if line.void or line.quarantined],
         config_text=_config_text(context.config),
     )
@@ -106,7 +111,36 @@ def _figures(summary: Summary, rounds: list[Round], context: Context) -> dict[st
             "narrow": charts.merchants_plot(context.clients, name="merchants-narrow", is_wide=False),
             "text": words.merchants_caption(pairs),
         }
+    sizes = [client.people for client in context.clients]
+    if pairs and max(sizes) >= 2 * min(sizes):  # of merchants all alike in size there is nothing to see
+        figures["gains"] = {
+            "svg": charts.gains_plot(context.clients, name="gains", is_wide=True),
+            "narrow": charts.gains_plot(context.clients, name="gains-narrow", is_wide=False),
+            "text": words.gains_caption([(g.people_min, g.people_max, g.mean) for g in summary.fairness.by_size]),
+        }
     return figures
+
+
+def _shares(summary: Summary) -> list[tuple[str, Gains]]:
+    """Who gains, in the rows of a table: all merchants, then those of like size."""
+    fairness = summary.fairness
+    sizes = [(f"Over being alone, {group.people_min:,} to {group.people_max:,} people", group)
+             for group in fairness.by_size]  # fmt: skip
+    return [
+        ("Over the public base", fairness.over_base),
+        ("Over being alone", fairness.over_local_only),
+        *(sizes if len(sizes) > 1 else []),
+    ]
+
+
+def _new_rows(summary: Summary) -> list[dict[str, Any]]:
+    """How well each ranker does on products nobody had taken, and at merchants that took no part."""
+    apart = summary.held_out.metrics if summary.held_out else {}
+    keys = [key for key in words.DEPLOYABLE if COLD in summary.metrics[key] or key in apart]
+    return [
+        {"key": key, "label": words.DEPLOYABLE[key][0], "cold": summary.metrics[key].get(COLD), **apart.get(key, {})}
+        for key in keys
+    ]
 
 
 def _clients_by_gain(context: Context) -> list[dict[str, Any]]:

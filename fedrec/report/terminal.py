@@ -81,6 +81,8 @@ def _print_table(summary: Summary, out: Console) -> None:
         out.print(f"\n[bold]{escape(GROUPS[group])}[/]")
         out.print(table)
     out.print("\n  * best in its group and column", style="dim")
+    for sentence in filter(None, (words.new_products(summary), words.new_merchants(summary))):
+        out.print(Padding(escape(sentence), (1, 0, 0, 2)))
 
 
 def _print_guarantee(summary: Summary, context: Context, out: Console) -> None:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
+from fedrec.evaluation.protocol import COLD
 from fedrec.privacy.trust import CENTRAL, DISTRIBUTED, LOCAL
-from fedrec.report.inputs import Comparison, Context, Counted, Privacy, Summary
+from fedrec.report.inputs import Comparison, Context, Counted, Gains, Privacy, Summary
 
 STAMP = "NOT PRIVATE"
 
@@ -122,6 +123,7 @@ def verdict(summary: Summary, context: Context) -> Verdict:
     sentences = [_against_alone(summary, context.federated_vs_local_only), _against_base(summary, context)]
     if context.counted:
         sentences.append(_counted(context.counted))
+    sentences.append(who_gains(summary.fairness.over_local_only))
     if cost := _cost_of_noise(summary):
         sentences.append(cost)
     if warning := trust_warning(summary):
@@ -160,6 +162,45 @@ def _counted(counted: Counted) -> str:
     return (
         f"{counted.clients} clients counted pairs once; {counted.pairs:,} of {counted.candidates:,} public pairs stand "
         f"out from noise of {counted.noise_std:.3g} and {use}."
+    )
+
+
+def who_gains(gains: Gains) -> str:
+    """How federating is shared out: an average may hide merchants that are worse off."""
+    worst = gains.worst_decile
+    change = f"gains {worst:+.4f}" if worst > 0 else f"loses {-worst:.4f}"
+    return (
+        f"{gains.gaining:,} of {gains.merchants:,} merchants gain over being alone, {gains.losing:,} lose; "
+        f"the worst tenth {change}."
+    )
+
+
+def new_products(summary: Summary) -> str:
+    """How well products are found that nobody had taken; nothing where nobody was asked for one."""
+    if not summary.cold_people:
+        return ""
+    federated, base, text = (summary.metrics[row][COLD] for row in ("federated", "base", "frozen_text"))
+    return (
+        f"{summary.cold_people:,} people were asked for a product that is in nobody's training history: it is among "
+        f"the first ten for {metric(federated)} of them federated, {metric(base)} by the public base, {metric(text)} "
+        "by product text, untrained."
+    )
+
+
+def new_merchants(summary: Summary) -> str:
+    """What merchants have of the federation that took no part in it; nothing where all did."""
+    if (apart := summary.held_out) is None:
+        return ""
+    alone, together = (apart.metrics[row]["ndcg@10"] for row in ("local_only", "federated"))
+    ending = {
+        "better": "so what was learned carries over",
+        "worse": "so what was learned does them harm",
+        "unclear": "which is within the noise of the measurement",
+    }[outcome(apart.federated_vs_local_only)]
+    return (
+        f"{apart.merchants:,} merchants with {apart.people:,} people took no part. With the federated ranker and their "
+        f"own local part they reach NDCG@10 {metric(together)}, alone {metric(alone)}: "
+        f"{difference(apart.federated_vs_local_only)}, {ending}."
     )
 
 
@@ -215,6 +256,15 @@ def epsilon_caption(spent: list[tuple[int, float]], budget: float) -> str:
         f"Epsilon spent per person at one merchant: {ceiling(end)} after round {last}, "
         f"of a budget of {ceiling(budget)}. "
         "Delta, unit, relation and accountant: under Privacy."
+    )
+
+
+def gains_caption(by_size: list[tuple[int, int, float]]) -> str:
+    """What merchants of each size gain, from (least people, most people, mean gain)."""
+    groups = "; ".join(f"{least:,} to {most:,} people {gain:+.4f}" for least, most, gain in by_size)
+    return (
+        f"Mean change of NDCG@10 over being alone, by people at a merchant: {groups}. "
+        "The fewer people are measured, the more a merchant's own figure is chance."
     )
 
 

@@ -152,10 +152,8 @@ def test_no_steps_of_fine_tuning_change_nothing(ranker, everyone):
 def table_of(everyone, *, masking):
     """A table in which everybody's next item is the one they saw last."""
     targets = Histories.from_lists([[int(everyone.of(person)[-1])] for person in range(5)])
-    people = SimpleNamespace(
-        split=Split(everyone, targets), partition=SimpleNamespace(clients=CLIENTS), catalogue=range(ITEMS)
-    )
-    return Table(people, masking=masking)
+    people = SimpleNamespace(split=Split(everyone, targets), catalogue=range(ITEMS))
+    return Table(people, masking=masking, clients=CLIENTS)
 
 
 def last_item_first(everyone):

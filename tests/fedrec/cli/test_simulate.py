@@ -22,6 +22,7 @@ from tests.tiny_run import ROOT, SETTINGS, Bench, fedrec, read_lines
 METRICS = dict.fromkeys(
     ("ndcg@10", "hr@10", "mrr@10", "recall@20", "coverage@10", "merchant_ndcg@10", "worst_decile_ndcg@10"),
 )
+GAINS = dict.fromkeys(("merchants", "gaining", "losing", "mean", "median", "worst_decile"))
 ALWAYS = ("popularity", "repeat", "markov_knn", "frozen_text", "base", "local_only", "shared", "federated")
 COMPARED = ("shared_no_noise", "federated_no_noise", "centralized")
 LIBRARIES = ("fedrec", "python", "torch", "flwr", "opacus", "transformers", "peft", "dp-accounting", "numpy", "polars")
@@ -45,6 +46,9 @@ GOLDEN = {
         "per_client_epsilon": {"min": None, "median": None, "max": None},
     },
     "metrics": dict.fromkeys((*ALWAYS, *COMPARED), METRICS),
+    "cold_people": None,
+    "fairness": {"over_local_only": GAINS, "over_base": GAINS, "by_size": None},
+    "held_out": None,
     "timing": {"total_s": None, "pretrain_s": None, "round_median_s": None, "updates_per_s": None},
     "peak_rss_mb": None,
     "bytes_up_per_client_round": None,

@@ -144,3 +144,32 @@ def test_the_manifest_of_other_people_has_other_digests(tmp_path):
     assert first["panel"]["people"] == second["panel"]["people"]
     assert first["panel"]["sha256"] != second["panel"]["sha256"]
     assert first["left_out"]["values"] == {}
+
+
+@pytest.mark.parametrize("scheme", ["even", "dirichlet", "by-column:Country"])
+@pytest.mark.parametrize("seed", range(5))
+def test_merchants_held_out_are_dealt_like_the_others_and_are_none_of_them(scheme, seed):
+    cut = partition(scheme, clients=3, held_out=1, seed=seed)
+    whole = partition(scheme, clients=4, seed=seed)
+    assert (len(cut.clients), len(cut.held_out), len(cut.held_out_names)) == (3, 1, 1)
+    assert sorted(cut.names + cut.held_out_names) == sorted(whole.names)
+    dealt = dict(zip(cut.names + cut.held_out_names, cut.everywhere, strict=True))
+    assert {name: group.tolist() for name, group in dealt.items()} == {
+        name: group.tolist() for name, group in zip(whole.names, whole.clients, strict=True)
+    }
+    assert cut.nominal_people == sum(map(len, cut.clients)) // 3
+    assert cut.left_out.tolist() == whole.left_out.tolist()
+
+
+def test_the_seed_draws_which_merchants_are_held_out():
+    drawn = {partition("by-column:Country", clients=3, held_out=1, seed=seed).held_out_names for seed in range(30)}
+    assert drawn == {("UK",), ("FR",), ("DE",), ("SE",)}
+
+
+def test_the_manifest_tells_held_out_merchants_apart(tmp_path):
+    cut = partition(clients=3, held_out=1)
+    write_manifest(cut, PEOPLE, tmp_path / "partition.json")
+    manifest = json.loads((tmp_path / "partition.json").read_text(encoding="utf-8"))
+    assert [entry["name"] for entry in manifest["held_out"]] == list(cut.held_out_names)
+    assert manifest["held_out"][0]["people"] == len(cut.held_out[0])
+    assert len(manifest["clients"]) == 3

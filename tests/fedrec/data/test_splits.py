@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedrec.data.histories import Histories
-from fedrec.data.splits import Split, leave_last_out, next_basket, time_cut
+from fedrec.data.splits import Split, draw_cold_items, hold_out_items, leave_last_out, next_basket, time_cut
 from fedrec.errors import ConfigError, DataError
 
 DAY = 86400
@@ -82,3 +82,43 @@ def test_a_cut_that_splits_nothing_is_refused(date, message):
 def test_positions_cannot_be_cut_by_time():
     with pytest.raises(DataError, match="timestamps are positions, not clock times"):
         time_cut(Histories.from_lists([np.arange(50).tolist()]), date=None)
+
+
+def test_cold_items_leave_training_and_stay_targets():
+    split = leave_last_out(Histories.from_lists([[1, 9, 2, 3], [4, 9], [9, 5], [6, 7, 9, 6]]))
+    held = hold_out_items(split, np.array([9]), merge_repeats=True, masks_last=True)
+    assert as_lists(held.train) == [[1, 2], [4], [], [6, 7]]
+    assert as_lists(held.targets) == [[3], [9], [], [6]]  # of the third person nothing is known any more
+
+
+def test_repeats_that_holding_out_makes_are_merged_and_a_target_that_became_one_is_not_asked():
+    split = leave_last_out(Histories.from_lists([[1, 9, 1, 2], [3, 4, 9, 4]]))
+    merged = hold_out_items(split, np.array([9]), merge_repeats=True, masks_last=True)
+    assert as_lists(merged.train) == [[1], [3, 4]]
+    assert as_lists(merged.targets) == [[2], []]  # the second person's 4 is masked: nobody could find it
+    kept = hold_out_items(split, np.array([9]), merge_repeats=False, masks_last=False)
+    assert as_lists(kept.train) == [[1, 1], [3, 4]]
+    assert as_lists(kept.targets) == [[2], [4]]
+
+
+def test_no_cold_items_change_nothing():
+    split = leave_last_out(Histories.from_lists([[1, 2, 1], [3], []]))
+    same = hold_out_items(split, np.array([], np.int64), merge_repeats=True, masks_last=True)
+    assert as_lists(same.train) == as_lists(split.train)
+    assert as_lists(same.targets) == as_lists(split.targets)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.001, 1), (0.1, 4), (0.25, 10)])
+def test_cold_items_are_drawn_among_targets_by_the_seed(share, count):
+    targets = Histories.from_lists([[item, item + 1] for item in range(0, 24, 2)] + [[3]])
+    drawn = draw_cold_items(targets, items=40, share=share, seed=1)
+    assert len(np.unique(drawn)) == len(drawn) == count
+    assert set(drawn.tolist()) <= set(range(24))
+    assert drawn.tolist() == draw_cold_items(targets, items=40, share=share, seed=1).tolist()
+    if count > 1:
+        assert drawn.tolist() != draw_cold_items(targets, items=40, share=share, seed=2).tolist()
+
+
+def test_more_cold_items_than_anyone_is_asked_for_are_refused():
+    with pytest.raises(ConfigError, match=r"data\.cold_items=0\.5: 5 of 10 items, but .* asked for 2 only; lower it"):
+        draw_cold_items(Histories.from_lists([[1, 2], [2]]), items=10, share=0.5, seed=0)

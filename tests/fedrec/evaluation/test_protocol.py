@@ -194,3 +194,22 @@ def test_paired_difference_of_one_person_has_no_error():
 def test_paired_difference_of_other_people_is_a_bug():
     with pytest.raises(ValueError, match=r"paired_difference: \(2,\) against \(3,\); evaluate both on the same people"):
         paired_difference(np.zeros(2), np.zeros(3))
+
+
+def test_cold_targets_are_those_in_nobodys_training_and_are_judged_apart():
+    """Items 20 and 21 are new: the first person's is ranked first, the second's eleventh."""
+    split = make_split([list(range(20)), [1], [2]], [[20], [21, 1], [0]])
+    scores = np.tile(-np.arange(ITEMS, dtype=np.float32), (3, 1))
+    scores[0, 20] = 1.0
+    scores[1, 21] = -9.5  # ten items stand before it
+    result = scored(scores, split)
+    np.testing.assert_array_equal(result.cold, [1.0, 0.0, np.nan])
+    assert result.cold_people == 2
+    assert result.means()["cold_hr@10"] == 0.5
+    assert result.per_person["hr@10"].tolist() == [1.0, 1.0, 1.0]  # the second person's other target is not new
+
+
+def test_nobody_asked_for_a_cold_item_means_no_such_column():
+    result = scored(np.zeros((1, 3), np.float32), make_split([[0, 1, 2]], [[1]]))
+    assert result.cold_people == 0
+    assert "cold_hr@10" not in result.means()

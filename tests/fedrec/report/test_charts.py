@@ -13,6 +13,7 @@ DRAWINGS = {
     "epsilon": lambda rounds, context: charts.epsilon_curve(rounds, budget=8.0),
     "merchants": lambda rounds, context: charts.merchants_plot(context.clients, name="merchants", is_wide=True),
     "narrow": lambda rounds, context: charts.merchants_plot(context.clients, name="narrow", is_wide=False),
+    "gains": lambda rounds, context: charts.gains_plot(context.clients, name="gains", is_wide=True),
 }
 
 
@@ -71,5 +72,23 @@ def test_an_unmeasured_round_leaves_a_gap(run):
 
 @pytest.mark.parametrize("count", [1, 2, 1000])
 def test_any_number_of_merchants_can_be_drawn(run, count):
-    run[2]["clients"] = [{"name": f"m{n}", "epsilon": 8.0, "local_only": 0.1, "federated": 0.2} for n in range(count)]
+    run[2]["clients"] = [
+        {"name": f"m{n}", "people": n + 1, "epsilon": 8.0, "local_only": 0.1, "federated": 0.2} for n in range(count)
+    ]
     assert "<svg" in charts.merchants_plot(check_inputs(*run)[2].clients, name="m", is_wide=False)
+
+
+def test_a_merchants_gain_stands_above_or_below_the_line_at_its_size(run):
+    """Four merchants at known places: the largest loses."""
+    figures = [(10, 0.1, 0.2), (100, 0.1, 0.3), (1000, 0.2, 0.2), (10000, 0.2, 0.1)]
+    run[2]["clients"] = [
+        {"name": "m", "people": people, "epsilon": 8.0, "local_only": alone, "federated": together}
+        for people, alone, together in figures
+    ]
+    svg = charts.gains_plot(check_inputs(*run)[2].clients, name="g", is_wide=False)
+    point = re.compile(r'<use [^>]*x="([\d.]+)" y="([\d.]+)" style="fill: var\(--(accent|alone|warn)\)')
+    found = sorted((float(x), float(y), colour) for x, y, colour in point.findall(svg)[:4])  # the legend comes last
+    (x1, y1, _), (x2, y2, _), (x3, y3, _), (x4, y4, _) = found
+    assert [colour for *_, colour in found] == ["accent", "accent", "alone", "warn"]
+    assert x2 - x1 == pytest.approx(x3 - x2) == pytest.approx(x4 - x3)  # ten times the people, one step to the right
+    assert (y3 - y2) == pytest.approx(2 * (y3 - y1)) == pytest.approx(2 * (y4 - y3))  # y grows downwards

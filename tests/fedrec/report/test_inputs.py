@@ -4,6 +4,7 @@ import pytest
 
 from fedrec.errors import RunError
 from fedrec.report.inputs import check_inputs
+from tests.fedrec.report.conftest import with_news
 
 
 def test_a_good_run_passes_and_keeps_its_figures(run):
@@ -39,6 +40,15 @@ def test_rounds_may_carry_keys_that_a_report_does_not_show(run):
         (
             lambda s, r, c: s["metrics"]["base"].update({"hr@10": float("nan")}),
             r"summary: metrics\.base\.hr@10: .*finite",
+        ),
+        (
+            lambda s, r, c: s["metrics"]["base"].update({"cold_hr@10": 0.1}),
+            r"summary: metrics: .*row popularity: expected exactly the columns .*'cold_hr@10'\], got",
+        ),
+        (lambda s, r, c: s["fairness"].update(by_size=[]), r"summary: fairness\.by_size: .*at least 1 item"),
+        (
+            lambda s, r, c: with_news(s)["held_out"]["metrics"].pop("shared"),
+            r"summary: held_out\.metrics: .*expected exactly the rows \['base', 'local_only', 'shared', 'federated'\]",
         ),
         (lambda s, r, c: s["privacy"].pop("delta"), r"summary: privacy\.delta: Field required"),
         (lambda s, r, c: s["privacy"].update(epsilon=float("inf")), r"summary: privacy\.epsilon: .*finite"),

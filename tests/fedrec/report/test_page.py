@@ -9,6 +9,7 @@ import pytest
 from fedrec.errors import RunError
 from fedrec.report.page import build_report
 from fedrec.report.words import STAMP
+from tests.fedrec.report.conftest import with_news
 
 HOSTILE = "<script>alert('x')</script>"
 
@@ -133,7 +134,7 @@ def test_the_json_holds_every_input_and_the_verdict(run, tmp_path):
 def test_pictures_have_a_text_that_stands_for_them_and_tables_have_headers(run, tmp_path):
     tags = Reader(page_of(run, tmp_path)).tags
     pictures = [attributes for tag, attributes in tags if attributes.get("role") == "img"]
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     assert all(len(picture["aria-label"]) > 40 for picture in pictures)
     assert all(attributes.get("scope") for tag, attributes in tags if tag == "th")
     assert ("html", {"lang": "en"}) in tags
@@ -164,3 +165,28 @@ def test_nothing_is_written_when_an_input_does_not_fit(run, tmp_path):
     with pytest.raises(RunError, match="seed"):
         build_report(*run, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_gains_is_shown_for_all_merchants_and_by_size(run, tmp_path):
+    words = words_of(page_of(run, tmp_path))
+    assert "Over being alone 50 72% 28% +0.0045 +0.0051 -0.0105" in words
+    assert "Over the public base 50 82% 18% +0.0186 +0.0192 +0.0036" in words
+    assert "Over being alone, 9 to 31 people 17 88% 12% +0.0081" in words
+
+
+def test_merchants_all_alike_in_size_are_not_drawn_by_size(run, tmp_path):
+    assert "Gain over being alone, by size" in page_of(run, tmp_path)
+    for client in run[2]["clients"]:
+        client["people"] = 74
+    assert "Gain over being alone, by size" not in page_of(run, tmp_path)
+
+
+def test_new_products_and_merchants_have_a_table_only_where_there_are_any(run, tmp_path):
+    assert "New products, new merchants" not in page_of(run, tmp_path)
+    with_news(run[0])
+    words = words_of(page_of(run, tmp_path))
+    assert "Federated, as deployed 0.0700 0.1459" in words
+    assert "Product text, untrained 0.0300 – – –" in words
+    assert "10 merchants with 743 people took no part." in words
+    run[0]["held_out"] = None
+    assert "Federated, as deployed 0.0700 Privacy" in words_of(page_of(run, tmp_path))

@@ -15,6 +15,7 @@ from fedrec.report import words
 from fedrec.report.inputs import check_inputs
 from fedrec.report.page import build_report
 from fedrec.report.terminal import print_summary
+from tests.fedrec.report.conftest import with_news
 
 
 def printed(run, folder, *, width=80):
@@ -136,3 +137,12 @@ def test_a_context_that_does_not_fit_is_named(run, tmp_path):
     (tmp_path / "report.json").write_text(json.dumps(report))
     with pytest.raises(RunError, match="report context: statement"):
         text_of(run[0], tmp_path)
+
+
+def test_new_products_and_merchants_have_a_sentence_each(run, tmp_path):
+    assert "took no part" not in printed(run, tmp_path)
+    with_news(run[0])
+    text = flat(printed(run, tmp_path))
+    summary = check_inputs(*run)[0]
+    assert words.new_products(summary) in text
+    assert words.new_merchants(summary) in text

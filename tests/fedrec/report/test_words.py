@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from fedrec.report import words
 from fedrec.report.inputs import Comparison, check_inputs
+from tests.fedrec.report.conftest import with_news
 
 
 def verdict_of(run):
@@ -162,3 +163,31 @@ def test_a_column_in_which_all_print_alike_has_no_best(run):
     first = [row.best[0] for rows in words.table(checked).values() for row in rows]
     assert not any(last)
     assert sum(first) == 2  # one in each group
+
+
+def test_the_verdict_says_how_many_merchants_lose(run):
+    assert verdict_of(run).sentences[2] == (
+        "36 of 50 merchants gain over being alone, 14 lose; the worst tenth loses 0.0105."
+    )
+    run[0]["fairness"]["over_local_only"]["worst_decile"] = 0.002
+    assert verdict_of(run).sentences[2].endswith("the worst tenth gains +0.0020.")
+
+
+def test_new_products_and_new_merchants_are_spoken_of_only_where_there_are_any(run):
+    assert words.new_products(check_inputs(*run)[0]) == words.new_merchants(check_inputs(*run)[0]) == ""
+    with_news(run[0])
+    summary, _, _ = check_inputs(*run)
+    assert words.new_products(summary) == (
+        "138 people were asked for a product that is in nobody's training history: it is among the first ten for "
+        "0.0700 of them federated, 0.0400 by the public base, 0.0300 by product text, untrained."
+    )
+    assert words.new_merchants(summary) == (
+        "10 merchants with 743 people took no part. With the federated ranker and their own local part they reach "
+        "NDCG@10 0.1459, alone 0.1431: +0.0028 ± 0.0024, so what was learned carries over."
+    )
+
+
+@pytest.mark.parametrize(("difference", "ending"), [(-0.0028, "does them harm."), (0.0001, "of the measurement.")])
+def test_what_does_not_carry_over_is_said_too(run, difference, ending):
+    with_news(run[0])["held_out"]["federated_vs_local_only"]["difference"] = difference
+    assert words.new_merchants(check_inputs(*run)[0]).endswith(ending)
