@@ -3,9 +3,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+RESULTS ?= runs/results
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate test test-slow coverage check format clean
+.PHONY: help simulate results test test-slow coverage check format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +25,10 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 
 simulate: $(VENV)/.installed ## fifty merchants train one private ranker on real purchases; two to four minutes
 	$(BIN)/fedrec simulate --clients 50
+
+results: $(VENV)/.installed-dev ## every table of docs/results.md: hours; stop it and go on at any time
+	$(BIN)/python -m benchmarks.results $(RESULTS) --jobs 2
+	$(BIN)/python -m benchmarks.results $(RESULTS) --jobs 2 --study scale
 
 test: $(VENV)/.installed-dev ## every test that is not slow, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile

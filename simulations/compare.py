@@ -1,7 +1,7 @@
 """Everything that a ranker could have been instead, measured on the same people."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,8 +149,9 @@ def measure_rows(
     *,
     unprotected: ServerState | None,
     progress: Progress,
+    only: Collection[str] | None = None,
 ) -> Results:
-    """Measure every row of the table; ``unprotected`` adds the references that ``--compare`` asks for."""
+    """Measure the rows of the table, or some ``only``; ``unprotected`` adds the references of ``--compare``."""
     contenders = _Contenders(config, run, people, agreement)
     train, items = people.split.train, len(people.catalogue)
     judge = contenders.table.judge
@@ -169,6 +170,7 @@ def measure_rows(
             "federated_no_noise": lambda: contenders.at_merchants(bare, exact),
             "centralized": contenders.centralized,
         }
+    rows = {name: row for name, row in rows.items() if only is None or name in only}
     started = time.perf_counter()
     measured, apart = _measured("evaluation", rows, progress), {}
     if people.partition.held_out:

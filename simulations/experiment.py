@@ -49,14 +49,14 @@ def simulate(config: Config, *, out: Path, resume: bool, prepare_only: bool, pro
     Raises:
         FedrecError: bad data, a bad setting, a folder in use, a damaged checkpoint, or a refusal on privacy grounds.
     """
-    with _open(config, out, resume=resume) as folder:
+    with open_run(config, out, resume=resume) as folder:
         with _no_ruins(folder, is_new=not resume):
             with progress.stage("reading and splitting people", total=1) as stage:
                 people = read_people(config, manifest=folder.path / MANIFEST)
                 stage.advance(text=f"{len(people.split.train)} people, {len(people.catalogue)} items")
             agreement = _prepared(config, folder, people, progress)
             job = job_of_run(folder, config)  # refuses here what only shows once base, adapter and plan meet
-            _check_code(folder, agreement)
+            check_code(folder, agreement)
         if prepare_only:
             return None
         state = federate(config, job, agreement, progress, title="federation")
@@ -87,8 +87,8 @@ def federate(config: Config, job: Job, agreement: Agreement, progress: Progress,
     return finished[0]
 
 
-def _open(config: Config, out: Path, *, resume: bool) -> RunFolder:
-    """Open the run folder and hold the settings against those it was made with."""
+def open_run(config: Config, out: Path, *, resume: bool) -> RunFolder:
+    """Make the run folder, or open it and hold the settings against those it was made with."""
     if not resume:
         folder = RunFolder.create(out)
         write_text(folder.config, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
@@ -121,7 +121,7 @@ def _prepared(config: Config, folder: RunFolder, people: People, progress: Progr
     return agreement
 
 
-def _check_code(folder: RunFolder, agreement: Agreement) -> None:
+def check_code(folder: RunFolder, agreement: Agreement) -> None:
     """Refuse at once what every client would refuse in each round that is left: code that its policy does not allow."""
     policy = policy_of(folder.path, agreement.plan)
     is_finished = len(read_events(folder.path, growing=True)) == agreement.plan.rounds

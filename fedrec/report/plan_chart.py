@@ -17,7 +17,7 @@ INK, MUTED, LINE, ACCENT, WARN = "#1b1d22", "#5c616b", "#e3e0d8", "#1f6f5c", "#b
 FORMATS = (".svg", ".png")
 
 _COLOURS = {charts.INK: INK, charts.MUTED: MUTED, charts.LINE: LINE}
-_STYLE: dict[Any, Any] = {name: _COLOURS.get(value, value) for name, value in charts.STYLE.items()} | {
+FILE_STYLE: dict[Any, Any] = {name: _COLOURS.get(value, value) for name, value in charts.STYLE.items()} | {
     "svg.fonttype": "path",  # a file of its own cannot count on the page's fonts
     "font.size": 10.5,
     "axes.titlesize": 11.5,
@@ -48,7 +48,7 @@ def draw_plan(found: dict[str, Any], path: Path) -> None:
         ConfigError: the file cannot be written.
     """
     check_plot_path(path)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(FILE_STYLE):
         figure = Figure(figsize=(10.2, 4.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         _draw_rounds(left, found)
