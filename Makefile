@@ -27,8 +27,7 @@ simulate: $(VENV)/.installed ## fifty merchants train one private ranker on real
 	$(BIN)/fedrec simulate --clients 50
 
 results: $(VENV)/.installed-dev ## every table of docs/results.md: hours; stop it and go on at any time
-	$(BIN)/python -m benchmarks.results $(RESULTS) --jobs 2
-	$(BIN)/python -m benchmarks.results $(RESULTS) --jobs 2 --study scale
+	$(BIN)/python -m benchmarks.results $(RESULTS) --jobs 2 --study tables scale
 
 test: $(VENV)/.installed-dev ## every test that is not slow, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile

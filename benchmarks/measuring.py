@@ -66,7 +66,7 @@ def measure_case(case: Case, rows: Sequence[str], folder: Path, *, progress: Pro
     missing = [row for row in rows if not _is_there(case, row, folder)]
     if not missing:
         return
-    with _locked(folder / "locks" / case.name.replace("/", "-"), wait=False):
+    with locked(folder / "locks" / case.name.replace("/", "-"), wait=False):
         bench = _Bench(case, folder, progress)
         for row in missing:
             bench.get_ready(row)
@@ -127,7 +127,7 @@ class _Bench:
         )
         name = f"{self._case.data_set}-seed{config.seed}-{_sha(shaped_by)}"
         path = (self._folder / "bases" / name).resolve()
-        with _locked(self._folder / "locks" / name, wait=True):
+        with locked(self._folder / "locks" / name, wait=True):
             if not path.exists():
                 unfinished = path.with_name(f"{name}.unfinished")
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -245,7 +245,7 @@ def _can_go_on(path: Path, config: Config) -> bool:
 
 
 @contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[None]:
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
     """Hold a lock of the operating system's, which goes with the process however that ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -41,7 +41,7 @@ def main() -> None:
     """Measure what is missing, then write the document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where cells, bases and runs lie")
-    parser.add_argument("--study", choices=["tables", "scale"], default="tables")
+    parser.add_argument("--study", nargs="+", choices=["tables", "scale"], default=["tables"])
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=ROWS, help="all that the set gets, when absent")
@@ -51,7 +51,8 @@ def main() -> None:
     asked = parser.parse_args()
     failed = 0
     if not asked.render_only:
-        failed = measure(plan(asked.study, asked.sets, asked.seeds, asked.rows), asked.folder, jobs=asked.jobs)
+        planned = [case for study in asked.study for case in plan(study, asked.sets, asked.seeds, asked.rows)]
+        failed = measure(planned, asked.folder, jobs=asked.jobs)
     try:
         render(asked.folder, asked.docs, seeds=asked.seeds)
     except FedrecError as error:

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from benchmarks.cells import difference, measured_cell, merchants_ahead, read_cell, worst_decile_difference, write_cell
-from benchmarks.measuring import Case, changed, measure_case
+from benchmarks.measuring import Case, changed, locked, measure_case
 from benchmarks.tables import read_seeds, set_section
 from fedrec.config import parse_config
 from fedrec.errors import RunError
 from fedrec.evaluation.protocol import Evaluation
 from fedrec.report.progress import Progress
-from tests.tiny_run import SETTINGS, Bench
+from tests.tiny_run import SETTINGS, Bench, read_lines
 
-ROWS = ("popularity", "ease", "base", "local_only", "no_noise", "distributed-8")
+ROWS = ("popularity", "ease", "base", "local_only", "centralized", "no_noise", "distributed-8")
 
 
 def case_of(bench, **changes):
@@ -60,9 +60,9 @@ def packed(values, clients=((0, 1), (2, 3))):
 
 def test_cells_say_what_the_command_says(at_home, tmp_path):
     bench, folder = at_home
-    assert bench.simulate("--no-dp", "--seed", 0, out=tmp_path / "run").exit_code == 0
+    assert bench.simulate("--no-dp", "--compare", "--seed", 0, out=tmp_path / "run").exit_code == 0
     metrics = bench.summary(tmp_path / "run")["metrics"]
-    names = {"popularity": "popularity", "base": "base", "local_only": "local_only"}
+    names = {row: row for row in ("popularity", "base", "local_only", "centralized")}
     names |= {"shared": "shared-no_noise", "federated": "federated-no_noise"}
     for row, name in names.items():
         means = cell(folder, name).means
@@ -79,7 +79,7 @@ def test_a_private_cell_says_whom_the_guarantee_relies_on(measured):
 def test_what_is_there_is_not_measured_again(at_home):
     bench, folder = at_home
     cells = {path: path.stat().st_mtime_ns for path in folder.glob("beauty/seed-0/*.json")}
-    assert len(cells) == 8
+    assert len(cells) == 9
     runs = {path: path.stat().st_mtime_ns for path in folder.glob("runs/**/*") if path.is_file()}
     measure(case_of(bench), ROWS, folder)
     assert {path: path.stat().st_mtime_ns for path in cells} == cells
@@ -106,6 +106,50 @@ def test_cells_of_a_finished_federation_come_back_without_a_round(at_home, monke
     measure(case_of(bench), ROWS, folder)
     assert [json.loads(path.read_text(encoding="utf-8"))["means"] for path in paths] == before
     assert (folder / "runs" / "beauty" / "seed-0" / "distributed-8" / "events.jsonl").read_bytes() == rounds
+
+
+def test_a_run_that_was_cut_short_is_gone_on_with_only_where_it_can_be(at_home, tmp_path):
+    bench, _ = at_home
+    case, run = case_of(bench), tmp_path / "runs" / "beauty" / "seed-0" / "no_noise"
+    measure(case, ["base"], tmp_path)  # prepares the run, and no round
+    key = (run / "keys" / "server.key").read_bytes()
+    measure(case, ["local_only"], tmp_path)
+    assert (run / "keys" / "server.key").read_bytes() == key
+    (run / "agreement.json").unlink()
+    measure(case, ["centralized"], tmp_path)
+    remade = (run / "keys" / "server.key").read_bytes()
+    assert remade != key
+    measure(case_of(bench, **{"federation.rounds": 2}), ["frozen_text"], tmp_path)  # other settings: another run
+    assert (run / "keys" / "server.key").read_bytes() != remade
+
+
+def test_a_run_that_its_clients_would_refuse_is_made_anew(at_home, tmp_path, monkeypatch):
+    bench, _ = at_home
+    case, run = case_of(bench), tmp_path / "runs" / "beauty" / "seed-0" / "local-8"
+    with monkeypatch.context() as patch:
+        patch.setattr("fedrec.workspace.code_digest", lambda: "0" * 64)  # what was allowed when it was prepared
+        patch.setattr("benchmarks.measuring.federate", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            measure(case, ["local-8"], tmp_path)
+    assert (run / "agreement.json").exists()
+    measure(case, ["local-8"], tmp_path)
+    assert [line["void"] for line in read_lines(run / "events.jsonl")] == [False] * 3
+
+
+def test_cases_that_differ_in_their_merchants_share_a_base_and_no_others(at_home, tmp_path):
+    bench, _ = at_home
+    sizes = [case_of(bench, **{"partition.clients": n}) for n in (2, 4)]
+    for number, case in enumerate([*sizes, case_of(bench, seed=1), case_of(bench, **{"pretraining.epochs": 2})]):
+        measure(Case(f"size-{number}", "beauty", case.config), ["base"], tmp_path)
+    assert len(list((tmp_path / "bases").iterdir())) == 3
+
+
+def test_two_processes_do_not_work_on_one_case(at_home, tmp_path):
+    bench, _ = at_home
+    message = "beauty-seed-0: another process is at work on it; wait for it"
+    with locked(tmp_path / "locks" / "beauty-seed-0", wait=False), pytest.raises(RunError, match=message):
+        measure(case_of(bench), ["popularity"], tmp_path)
+    measure(case_of(bench), ["popularity"], tmp_path)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"settings": "x"}', None])
