@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clients.counting import person_statistics
 from clients.measuring import person_metrics
 from clients.opening import local_training, resident
 from clients.replies import Answer, ReplyCache
@@ -18,6 +17,7 @@ from fedrec.code import code_digest
 from fedrec.data.histories import Histories
 from fedrec.errors import PrivacyError
 from fedrec.model.adapters import schema_of
+from fedrec.model.counting import person_statistics
 from fedrec.model.ranker import Ranker
 from fedrec.model.statistics import Counting
 from fedrec.privacy.accounting import Steps

@@ -16,7 +16,9 @@ from fedrec.privacy.trust import DISTRIBUTED, LOCAL, require_local
 
 
 def make_plan(config: Config, *, people_per_client: int, is_simulated: bool = False) -> PrivacyPlan:
-    """Build the privacy plan of a run from its settings.
+    """Build the privacy plan of a run from its settings, all of whose budget is for its rounds.
+
+    ``fedrec.splitting.pay_for_counts`` takes the counts' share from it, once there is a base to choose by.
 
     Args:
         people_per_client: public nominal size of a client, where the settings name no ``expected_people``.
@@ -42,14 +44,13 @@ def make_plan(config: Config, *, people_per_client: int, is_simulated: bool = Fa
         "metric_releases": _metric_releases(config),
     }
     if not settings.enabled:
-        return PrivacyPlan.without_privacy(**public, releases_statistics=config.statistics.noise_multiplier is not None)
+        return PrivacyPlan.without_privacy(**public)
     noise = settings.metric_noise_multiplier if settings.metrics else None
     return PrivacyPlan.calibrate(
         settings.epsilon,
         settings.delta,
         **public,
         metric_noise_multiplier=noise,
-        statistics_noise_multiplier=config.statistics.noise_multiplier,
         trust=settings.trust,
         noise_sharers=config.clients_per_round if settings.trust == DISTRIBUTED else 1,
     )
@@ -78,7 +79,7 @@ def make_agreement(
         server_key=server_key,
         metrics=config.privacy.metrics,
         metrics_every=config.privacy.metrics_every,
-        statistics=_statistics_spec(config),
+        statistics=_statistics_spec(config, plan),
     )
 
 
@@ -90,9 +91,9 @@ def adapter_spec(config: Config) -> AdapterSpec:
     )
 
 
-def _statistics_spec(config: Config) -> StatisticsSpec | None:
+def _statistics_spec(config: Config, plan: PrivacyPlan) -> StatisticsSpec | None:
     """How people are counted, in the same window as public pairs; None where nothing is released."""
-    if config.statistics.noise_multiplier is None:
+    if plan.statistics_noise_multiplier is None:
         return None
     return StatisticsSpec(config.pairs.window, config.statistics.popularity_share)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fedrec.config_section import Count, Positive, Rate, Section, Window
+from fedrec.config_section import Count, Fraction, Positive, Rate, Section, Window
 
 
 class PairsConfig(Section):
@@ -29,8 +29,10 @@ class PairsConfig(Section):
 class StatisticsConfig(Section):
     """Counts of clients' people, released once, with noise, before the first round; read like public pairs."""
 
-    noise_multiplier: Positive | None = Field(
-        None, description="noise of the release, in units of what one person can move it; no release when absent"
+    noise_share: Fraction | None = Field(
+        None,
+        description="of the budget, as 1/sigma^2, for this release; 0: no release; when absent by public figures: what "
+        "earns most",
     )
     popularity_share: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="of the square of what one person can move, for items' popularity; the rest is for pairs"

@@ -30,6 +30,7 @@ from fedrec.errors import RunError
 LOCK = ".lock"
 EVENTS = "events.jsonl"
 STATISTICS = "statistics.safetensors"
+SPLIT = "split.json"
 FOLDERS = ("base", "checkpoints", "keys", "ledger", "workspace")
 FEDERATION_FOLDERS = ("base", "checkpoints")  # what is private lies elsewhere: at the merchants, and with the server
 
@@ -109,6 +110,10 @@ class RunFolder:
     @property
     def statistics(self) -> Path:
         return self.path / STATISTICS
+
+    @property
+    def split(self) -> Path:
+        return self.path / SPLIT
 
     @property
     def base(self) -> Path:

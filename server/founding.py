@@ -20,6 +20,7 @@ from fedrec.model.base import PANEL, base_digest
 from fedrec.model.making import adopt_base
 from fedrec.runfolder import FEDERATION_FOLDERS, RunFolder, write_text
 from fedrec.signing import SigningKey
+from fedrec.splitting import pay_for_counts
 from server.job import job_of_run
 
 INVITATION = "invitation"
@@ -55,6 +56,7 @@ def found(out: Path, config: Config, *, base: Path, catalogue: Path, keys: Path,
     with whole_folder(out) as draft, RunFolder.create(draft, folders=FEDERATION_FOLDERS) as folder:
         judge = Histories.load(base / PANEL) if (base / PANEL).exists() else Histories.from_lists([])
         adopt_base(base, folder.base, catalogue=items, judge=judge)
+        plan = pay_for_counts(config, plan, folder=folder, clients=config.partition.clients)
         agreement = make_agreement(
             config,
             plan,

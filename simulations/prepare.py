@@ -25,6 +25,7 @@ from fedrec.model.base import base_digest
 from fedrec.model.making import adopt_base, make_base
 from fedrec.report.progress import Progress
 from fedrec.runfolder import RunFolder
+from fedrec.splitting import pay_for_counts
 from fedrec.workspace import make_keys, open_budgets, write_workspace
 
 MANIFEST = "partition.json"
@@ -122,6 +123,7 @@ def prepare(config: Config, folder: RunFolder, people: People, progress: Progres
     else:
         adopt_base(config.pretraining.base, folder.base, catalogue=people.catalogue, judge=judge)
     write_workspace(folder.path, people.split.train, people.partition.clients)
+    plan = pay_for_counts(config, plan, folder=folder, clients=len(people.partition.clients))
     agreement = make_agreement(
         config,
         plan,

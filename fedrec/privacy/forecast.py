@@ -16,6 +16,10 @@ FACTORS_OF_ROUNDS = (1.5, 2.0, 4.0)
 SAMPLING_RATES = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 RDP_ACCOUNTANT = "Renyi (RDP) at whole orders, converted by Canonne et al. 2020"
 
+_KEPT = (
+    *("sampling_rate", "rounds", "local_steps", "clip_norm", "clipping", "expected_people", "batch_cap", "max_people"),
+    *("metric_releases", "metric_noise_multiplier", "statistics_noise_multiplier", "trust", "noise_sharers"),
+)
 _POINTS = 50  # a longer run is shown at so many rounds
 
 
@@ -90,32 +94,41 @@ def other_rates(plan: PrivacyPlan) -> list[dict[str, Any]]:
     return [line | {"is_best": best is not None and line["relative_noise"] == best} for line in found]
 
 
+def replanned(
+    plan: PrivacyPlan,
+    *,
+    rounds: int | None = None,
+    sampling_rate: float | None = None,
+    statistics_noise_multiplier: float | None = None,
+) -> PrivacyPlan:
+    """Make a plan for the same promise in which what is given is different, with the training noise that it needs.
+
+    Raises:
+        PrivacyError: the plan is not private, or no noise reaches the promise.
+    """
+    target, delta = _promise(plan)
+    values: dict[str, Any] = {name: getattr(plan, name) for name in _KEPT}
+    given = {
+        "rounds": rounds,
+        "sampling_rate": sampling_rate,
+        "statistics_noise_multiplier": statistics_noise_multiplier,
+    }
+    values |= {name: value for name, value in given.items() if value is not None}
+    return PrivacyPlan.calibrate(target, delta, **values)
+
+
 def _epsilon_after(plan: PrivacyPlan, rounds: int) -> float | None:
     """After some rounds, of the plan or beyond it, with their share of its metric releases, and its counts."""
     releases = math.ceil(plan.metric_releases * min(rounds / plan.rounds, 1.0))
-    counts = plan.statistics_noise_multiplier is not None
+    counts = plan.statistics_noise_multiplier is not None  # before the first round
     return plan.epsilon_after(rounds * plan.local_steps, metric_releases=releases, statistics=counts)
 
 
 def _noise_for(plan: PrivacyPlan, *, rounds: int | None = None, sampling_rate: float | None = None) -> float | None:
     """The noise that a plan needs in which one public number is different; None when none is enough."""
-    target, delta = _promise(plan)
+    _promise(plan)
     try:
-        return PrivacyPlan.calibrate(
-            target,
-            delta,
-            sampling_rate=sampling_rate or plan.sampling_rate,
-            rounds=rounds or plan.rounds,
-            local_steps=plan.local_steps,
-            clip_norm=plan.clip_norm,
-            clipping=plan.clipping,
-            expected_people=plan.expected_people,
-            batch_cap=plan.batch_cap,
-            max_people=plan.max_people,
-            metric_releases=plan.metric_releases,
-            metric_noise_multiplier=plan.metric_noise_multiplier,
-            statistics_noise_multiplier=plan.statistics_noise_multiplier,
-        ).noise_multiplier
+        return replanned(plan, rounds=rounds, sampling_rate=sampling_rate).noise_multiplier
     except PrivacyError:
         return None
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clients.merchant
-from clients.counting import person_statistics
 from clients.merchant import Merchant, load_merchant
 from clients.replies import ReplyCache
 from fedrec.agreement import Agreement, read_agreement
 from fedrec.data.histories import Histories
 from fedrec.errors import PrivacyError
+from fedrec.model.counting import person_statistics
 from fedrec.model.statistics import Counting, StatisticsSpec
 from fedrec.privacy.ledger import Kind, Ledger, LedgerFiles
 from fedrec.privacy.plan import PrivacyPlan

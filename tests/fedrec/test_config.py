@@ -61,7 +61,7 @@ OUTSIDE = {
     "pairs.recent": [0, 4_097],
     "pairs.decay": [0.0, 1.1],
     "pairs.shrinkage": [-0.1, math.inf],
-    "statistics.noise_multiplier": [0.0, math.inf, math.nan],
+    "statistics.noise_share": [-0.1, 1.0, math.nan],
     "statistics.popularity_share": [-0.1, 1.1],
     "statistics.weight": [-0.1, math.inf, math.nan],
     "statistics.threshold": [-0.1, math.inf],

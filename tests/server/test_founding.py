@@ -82,7 +82,16 @@ def test_there_is_nothing_private_in_it(given: Path, tmp_path: Path) -> None:
     base = {f"base/{name}" for name in (*FILES, PANEL, CATALOGUE)}
     invitation = {f"invitation/{name}" for name in ("invitation.toml", "catalogue.parquet", "ca.crt", "agreement.json")}
     invitation |= {f"invitation/base/{name}" for name in FILES}
-    rest = {"agreement.json", "config.toml", ".lock", "base", "checkpoints", "invitation", "invitation/base"}
+    rest = {
+        "agreement.json",
+        "config.toml",
+        "split.json",
+        ".lock",
+        "base",
+        "checkpoints",
+        "invitation",
+        "invitation/base",
+    }
     assert files == base | invitation | rest
     assert [path.name for path in tmp_path.iterdir()] == ["spring"]
 

@@ -1,11 +1,13 @@
 """A whole run whose clients count their people: charged, published, part of the rows, and the same after a crash."""
 
+import json
+
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from clients.counting import person_statistics
 from fedrec.agreement import agreed_counting, read_agreement
+from fedrec.model.counting import person_statistics
 from fedrec.privacy.policy import load_policy
 from fedrec.report.progress import Progress
 from fedrec.schema import parameters_of
@@ -15,7 +17,7 @@ from simulations.experiment import simulate
 from tests.simulations.test_private_metrics import config_of, finished
 from tests.tiny_run import Bench, read_lines
 
-STATISTICS = {"noise_multiplier": 1.0, "popularity_share": 0.25, "weight": 6.0}
+STATISTICS = {"noise_share": 0.4, "popularity_share": 0.25, "weight": 15.0}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,8 @@ def private(tmp_path_factory):
 def test_plan_policy_and_ledgers_cover_training_and_counts_together(private):
     bench, summary = private
     agreed = read_agreement(bench.out)
-    assert agreed.plan.statistics_noise_multiplier == 1.0
+    split = json.loads((bench.out / "split.json").read_text())
+    assert (split["share"], split["noise_multiplier"]) == (0.4, agreed.plan.statistics_noise_multiplier)
     assert load_policy(bench.out / "policy.toml").statistics is True
     spent = agreed.plan.epsilon_after(4, statistics=True)
     assert agreed.plan.epsilon_after(4) < spent <= 8.0
@@ -64,7 +67,7 @@ def test_the_counts_enter_the_rows_that_were_federated_and_no_other(private, tmp
     assert summary["metrics"]["federated_no_noise"] != plain["metrics"]["federated_no_noise"]
     report = (bench.out / "report.html").read_text()
     assert "4 clients counted pairs once; " in report
-    assert "and enter the score with weight 6" in report
+    assert "and enter the score with weight 15" in report
     assert "one release of noised counts" in report
 
 

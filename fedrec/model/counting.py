@@ -1,4 +1,5 @@
-"""What each person adds to the private statistics of their client. Sensitive: summed and noised before anything leaves.
+"""What each person adds to the statistics of their client. Of a client's people it is sensitive: summed and noised
+before anything leaves. Of public people it says beforehand what a release can be expected to show.
 
 A person's row depends on their own history and on public things alone, and is as long as anybody else's however much
 they bought: that is what bounds the difference that one person can make.

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clients.counting import person_statistics
 from fedrec.data.histories import Histories
+from fedrec.model.counting import person_statistics
 from fedrec.model.pairs import PublicPairs, no_pairs
 from fedrec.model.statistics import Counting, StatisticsSpec
 from fedrec.schema import parameters_of
