@@ -176,7 +176,6 @@ def _forecast(
         max_people=caps[1],
         metric_releases=metric_releases,
         metric_noise_multiplier=privacy.metric_noise_multiplier if metric_releases else None,
-        statistics_noise_multiplier=settings.statistics.noise_multiplier,
     )
     found = forecast(plan, compare_sampling_rates=compare)
     if plot is not None:

@@ -76,7 +76,7 @@ def fit_part_weights(
         (gradient,) = torch.autograd.grad(mean, factors)
         return float(mean.detach()), gradient.numpy().astype(np.float64)
 
-    bounds = [(least, None) for least in LEAST]
+    bounds: list[tuple[float, float | None]] = [(least, None) for least in LEAST]
     if pairs_weight is not None:
         bounds[-1] = (pairs_weight, pairs_weight)
     found = minimize(loss, np.ones(len(PARTS)), jac=True, method="L-BFGS-B", bounds=bounds)
