@@ -17,7 +17,7 @@ from simulations.experiment import simulate
 from tests.simulations.test_private_metrics import config_of, finished
 from tests.tiny_run import Bench, read_lines
 
-STATISTICS = {"noise_share": 0.4, "popularity_share": 0.25, "weight": 15.0}
+STATISTICS = {"noise_share": 0.4, "popularity_share": 0.25, "weight": 40.0}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_counts_enter_the_rows_that_were_federated_and_no_other(private, tmp
     assert summary["metrics"]["federated_no_noise"] != plain["metrics"]["federated_no_noise"]
     report = (bench.out / "report.html").read_text()
     assert "4 clients counted pairs once; " in report
-    assert "and enter the score with weight 15" in report
+    assert "and enter the score with weight 40" in report
     assert "one release of noised counts" in report
 
 
