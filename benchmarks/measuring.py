@@ -150,7 +150,8 @@ class _Bench:
 
     def _pooled(self, row: str) -> Evaluation:
         scorer = _pooled_scorer(row, self.people, data_set=self._case.data_set, seed=self._case.config.seed)
-        return Table(self.people, masking_of_targets(self._case.config.data)).judge(scorer)
+        people = self.people
+        return Table(people, masking_of_targets(self._case.config.data), people.partition.clients).judge(scorer)
 
     def _prepared(self, row: str) -> Evaluation:
         """A row that no round changes, in the folder of the run without noise."""
