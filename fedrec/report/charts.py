@@ -122,7 +122,7 @@ def gains_plot(clients: Sequence[Client], *, name: str, is_wide: bool) -> str:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("people at the merchant")
         axes.set_ylabel("change of NDCG@10")
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, handletextpad=0.1, borderaxespad=0)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, handletextpad=0.1, borderaxespad=0)
 
     return _svg(name, draw, size=WIDE if is_wide else NARROW)
 

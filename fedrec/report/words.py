@@ -168,7 +168,7 @@ def _counted(counted: Counted) -> str:
 def who_gains(gains: Gains) -> str:
     """How federating is shared out: an average may hide merchants that are worse off."""
     worst = gains.worst_decile
-    change = f"gains {worst:+.4f}" if worst > 0 else f"loses {-worst:.4f}"
+    change = f"gains {worst:+.4f}" if worst > 0 else f"loses {-worst:.4f}" if worst < 0 else "stays where it was"
     return (
         f"{gains.gaining:,} of {gains.merchants:,} merchants gain over being alone, {gains.losing:,} lose; "
         f"the worst tenth {change}."

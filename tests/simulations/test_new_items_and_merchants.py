@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from clients.memory import LocalMemory
 from fedrec.agreement import agreed_ranker, read_agreement
 from fedrec.config import load_config
-from fedrec.errors import ConfigError
+from fedrec.errors import ConfigError, DataError
 from fedrec.evaluation.fairness import gains, gains_by_size
 from fedrec.model.adapters import load_adapter_arrays
 from fedrec.model.base import load_base
@@ -20,7 +20,7 @@ from simulations.compare import memory_spec
 from simulations.prepare import read_people
 from simulations.rows import ranker_scorer
 from tests.simulations.test_prepare import config_of
-from tests.tiny_run import ITEMS, Bench, read_lines
+from tests.tiny_run import DAY, ITEMS, Bench, event_rows, read_lines, write_csv
 
 CHANGES = {
     "data.cold_items": 0.2,  # eight of the forty items
@@ -30,6 +30,7 @@ CHANGES = {
     "local.tuning_steps": 0,
     "seed": 1,
     "federation.server_learning_rate": 0.05,  # so that three rounds move ranks
+    "pretraining.judge_share": 0.0,  # the last round is published, whatever it does
 }
 
 
@@ -164,3 +165,25 @@ def test_a_base_made_elsewhere_does_not_go_with_cold_items(bench):
     config = config_of(bench, data__cold_items=0.1, pretraining__base=str(bench.out / "base"))
     with pytest.raises(ConfigError, match=r"data\.cold_items: the base of pretraining\.base may have learned .* leave"):
         read_people(config)
+
+
+def test_merchants_held_out_need_somebody_to_ask(tmp_path):
+    """In Denmark everything happens after the cut, so nobody there has a past and a target."""
+    made = Bench.at(tmp_path)
+    rows = [
+        row | {"timestamp": int(row["timestamp"]) + 20 * DAY * (row["Country"] == "Denmark")} for row in event_rows()
+    ]
+    write_csv(made.events, rows)
+    changes = {"data__split": "next-basket", "data__time_cut": "2011-03-19", "partition__scheme": "by-column:Country"}
+    drawn, refused = set(), set()
+    for seed in range(12):
+        config = config_of(made, **changes, partition__clients=3, partition__held_out_clients=1, seed=seed)
+        try:
+            drawn |= set(read_people(config).partition.held_out_names)
+        except DataError as error:
+            refused.add(str(error))
+    assert drawn == {"Austria", "Brazil", "Chad"}
+    assert refused == {
+        "nobody at a held-out merchant has a held-out target; move data.time_cut, raise data.max_history or bring "
+        "more data"
+    }

@@ -171,6 +171,8 @@ def test_the_verdict_says_how_many_merchants_lose(run):
     )
     run[0]["fairness"]["over_local_only"]["worst_decile"] = 0.002
     assert verdict_of(run).sentences[2].endswith("the worst tenth gains +0.0020.")
+    run[0]["fairness"]["over_local_only"]["worst_decile"] = 0.0
+    assert verdict_of(run).sentences[2].endswith("the worst tenth stays where it was.")
 
 
 def test_new_products_and_new_merchants_are_spoken_of_only_where_there_are_any(run):
