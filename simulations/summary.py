@@ -1,5 +1,6 @@
 """What a run folder says of itself: ``summary.json`` and the facts behind the report."""
 
+import json
 import platform
 import resource
 import shlex
@@ -18,7 +19,7 @@ from fedrec.model.pairs import PublicPairs
 from fedrec.privacy.accounting import round_up
 from fedrec.privacy.trust import CENTRAL, DISTRIBUTED, LOCAL
 from fedrec.report.inputs import METRICS
-from fedrec.runfolder import STATISTICS
+from fedrec.runfolder import SPLIT, STATISTICS
 from fedrec.workspace import ledger_of
 from server.strategy import ServerState
 from simulations.compare import Results
@@ -87,6 +88,7 @@ def report_context(
         "shared_vs_base": _comparison(rows["base"], rows["shared"]),
         "published_round": state.best_round,
         "counted": _counted(run, state),
+        "split": _split(run),
         "clients": [
             {
                 "name": name,
@@ -117,6 +119,14 @@ def report_context(
         "command": shlex.join(["fedrec", "simulate", "--config", "config.toml", "--out", "NEW_FOLDER"]),
         "config": config.model_dump(mode="json", exclude_none=True),
     }
+
+
+def _split(run: Path) -> dict[str, str] | None:
+    """What each part was given of the budget, as it was noted; None without privacy."""
+    if not (run / SPLIT).exists():
+        return None
+    parts = json.loads((run / SPLIT).read_text(encoding="utf-8"))["parts"]
+    return {part["part"]: part["verdict"] for part in parts}
 
 
 def _counted(run: Path, state: ServerState) -> dict | None:

@@ -3,11 +3,12 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from fedrec.cli.errors import one_line_errors
+from fedrec.cli.simulate import Trust
 from fedrec.config import Config, parse_config
 from fedrec.errors import ConfigError
 
@@ -22,6 +23,8 @@ Examples:
       bounded memory: never more than 1500 people in a step
   fedrec privacy plan --people 5000 --metric-releases 10 --metric-noise-multiplier 20
       leave room for ten noised evaluations
+  fedrec privacy plan --people 75 --clients 50 --trust distributed
+      what counting pairs and training the adapter can each expect, and who gets how much
 """
 FLAGS = {
     "privacy.epsilon": "--epsilon",
@@ -33,6 +36,8 @@ FLAGS = {
     "privacy.metric_noise_multiplier": "--metric-noise-multiplier",
     "federation.rounds": "--rounds",
     "federation.local_steps": "--local-steps",
+    "partition.clients": "--clients",
+    "privacy.trust": "--trust",
 }
 
 
@@ -41,6 +46,17 @@ class Clipping(StrEnum):
 
     FLAT = "flat"
     AUTO_S = "auto-s"
+
+
+class Extras(NamedTuple):
+    """What is asked for beside the settings of a run."""
+
+    caps: tuple[int | None, int | None]
+    metric_releases: int
+    compare: bool
+    clients: int | None
+    base: Path | None
+    plot: Path | None
 
 
 @one_line_errors
@@ -62,6 +78,11 @@ def plan_command(
     compare_sampling_rates: Annotated[
         bool, typer.Option("--compare-sampling-rates", help="also the noise at other rates, for the same promise")
     ] = False,
+    clients: Annotated[int | None, typer.Option(help="clients that are summed: also split the budget")] = None,
+    trust: Annotated[
+        Trust | None, typer.Option(help="whom the guarantee relies on [local]; goes with --clients")
+    ] = None,
+    base: Annotated[Path | None, typer.Option(help="base to split by [figures of the bundled set]")] = None,
     plot: Annotated[Path | None, typer.Option(help="draw it into this .svg or .png")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document, nothing else")] = False,
 ) -> None:
@@ -76,26 +97,12 @@ def plan_command(
         "privacy.metric_noise_multiplier": metric_noise_multiplier,
         "federation.rounds": rounds,
         "federation.local_steps": local_steps,
+        "partition.clients": clients,
+        "privacy.trust": trust and trust.value,
     }
-    settings = resolve_plan_settings(flags)
-    check_caps(batch_cap, max_people)
-    check_metric_releases(metric_releases, metric_noise_multiplier)
-    found = _forecast(
-        settings,
-        people=people,
-        caps=(batch_cap, max_people),
-        metric_releases=metric_releases,
-        compare=compare_sampling_rates,
-        plot=plot,
-    )
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        from fedrec.report.plan_terminal import print_forecast
-
-        print_forecast(found)
-        if plot is not None:
-            typer.echo(f"\nDrawn: {plot}")
+    extras = Extras((batch_cap, max_people), metric_releases, compare_sampling_rates, clients, base, plot)
+    check_extras(extras, trust=trust, metric_noise_multiplier=metric_noise_multiplier)
+    _show(_forecast(resolve_plan_settings(flags), extras), plot=plot, as_json=as_json)
 
 
 def resolve_plan_settings(flags: dict[str, Any]) -> Config:
@@ -107,11 +114,11 @@ def resolve_plan_settings(flags: dict[str, Any]) -> Config:
     Raises:
         ConfigError: a value out of range; names the flag.
     """
-    values: dict[str, dict[str, Any]] = {"privacy": {}, "federation": {}}
+    values: dict[str, dict[str, Any]] = {}
     for name, value in flags.items():
         if value is not None:
             section, _, key = name.partition(".")
-            values[section][key] = value
+            values.setdefault(section, {})[key] = value
     try:
         return parse_config(values, source="plan")
     except ConfigError as error:
@@ -120,49 +127,37 @@ def resolve_plan_settings(flags: dict[str, Any]) -> Config:
         raise ConfigError(text.replace(name, FLAGS.get(name, name), 1)) from None
 
 
-def check_caps(batch_cap: int | None, max_people: int | None) -> None:
-    """Both or neither, at least 1.
+def check_extras(extras: Extras, *, trust: Trust | None, metric_noise_multiplier: float | None) -> None:
+    """Caps go together, noise only for releases that there are, and a split only where it is known who is summed.
 
     Raises:
         ConfigError: one without its partner, or out of range; names the flag.
     """
-    for flag, value in (("--batch-cap", batch_cap), ("--max-people", max_people)):
+    for flag, value in zip(("--batch-cap", "--max-people"), extras.caps, strict=True):
         if value is not None and value < 1:
             raise ConfigError(f"{flag}={value}: expected a whole number >= 1")
-    if (batch_cap is None) != (max_people is None):
+    if extras.caps.count(None) == 1:
         raise ConfigError("--batch-cap and --max-people: expected both or neither")
-
-
-def check_metric_releases(releases: int, noise_multiplier: float | None) -> None:
-    """A count, and noise only for releases that there are.
-
-    Raises:
-        ConfigError: a negative count, or noise without releases; names the flag.
-    """
-    if releases < 0:
-        raise ConfigError(f"--metric-releases={releases}: expected a whole number >= 0")
-    if noise_multiplier is not None and releases == 0:
+    if extras.metric_releases < 0:
+        raise ConfigError(f"--metric-releases={extras.metric_releases}: expected a whole number >= 0")
+    if metric_noise_multiplier is not None and extras.metric_releases == 0:
         raise ConfigError("--metric-noise-multiplier: expected --metric-releases with it")
+    for flag, given in (("--trust", trust), ("--base", extras.base)):
+        if given is not None and extras.clients is None:
+            raise ConfigError(f"{flag}: expected --clients with it, how many are summed")
 
 
-def _forecast(
-    settings: Config,
-    *,
-    people: int,
-    caps: tuple[int | None, int | None],
-    metric_releases: int,
-    compare: bool,
-    plot: Path | None,
-) -> dict[str, Any]:
-    """Calibrate, forecast and draw; imported here because ``--help`` needs none of it."""
+def _forecast(settings: Config, extras: Extras) -> dict[str, Any]:
+    """Calibrate, split, forecast and draw; imported here because ``--help`` needs none of it."""
     from fedrec.privacy.forecast import forecast
     from fedrec.privacy.plan import PrivacyPlan
+    from fedrec.splitting import split_of, with_release
 
     privacy, federation = settings.privacy, settings.federation
-    if plot is not None:
+    if extras.plot is not None:
         from fedrec.report.plan_chart import check_plot_path, draw_plan
 
-        check_plot_path(plot)
+        check_plot_path(extras.plot)
     plan = PrivacyPlan.calibrate(
         privacy.epsilon,
         privacy.delta,
@@ -171,13 +166,30 @@ def _forecast(
         local_steps=federation.local_steps,
         clip_norm=privacy.clip_norm,
         clipping=privacy.clipping,
-        expected_people=people,
-        batch_cap=caps[0],
-        max_people=caps[1],
-        metric_releases=metric_releases,
-        metric_noise_multiplier=privacy.metric_noise_multiplier if metric_releases else None,
+        expected_people=privacy.expected_people or 1,
+        batch_cap=extras.caps[0],
+        max_people=extras.caps[1],
+        metric_releases=extras.metric_releases,
+        metric_noise_multiplier=privacy.metric_noise_multiplier if extras.metric_releases else None,
+        trust=privacy.trust,
+        noise_sharers=settings.clients_per_round if privacy.trust == Trust.DISTRIBUTED else 1,
     )
-    found = forecast(plan, compare_sampling_rates=compare)
-    if plot is not None:
-        draw_plan(found, plot)
+    split = None
+    if extras.clients is not None:
+        split = split_of(settings, plan, base=extras.base, clients=extras.clients)
+        plan = with_release(plan, split)
+    found = forecast(plan, compare_sampling_rates=extras.compare, split=split)
+    if extras.plot is not None:
+        draw_plan(found, extras.plot)
     return found
+
+
+def _show(found: dict[str, Any], *, plot: Path | None, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    from fedrec.report.plan_terminal import print_forecast
+
+    print_forecast(found)
+    if plot is not None:
+        typer.echo(f"\nDrawn: {plot}")

@@ -10,21 +10,22 @@ from typing import Any
 from fedrec.errors import PrivacyError
 from fedrec.privacy.accounting import REPLACE_ONE, ZERO_OUT, composed_epsilon, composed_rdp_epsilon, round_up
 from fedrec.privacy.plan import PrivacyPlan
+from fedrec.privacy.replanning import promise_of, replanned
+from fedrec.privacy.splitter import Split
 
 CLIENTS_OF_A_PERSON = (1, 2, 3, 5, 10)
 FACTORS_OF_ROUNDS = (1.5, 2.0, 4.0)
 SAMPLING_RATES = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 RDP_ACCOUNTANT = "Renyi (RDP) at whole orders, converted by Canonne et al. 2020"
 
-_KEPT = (
-    *("sampling_rate", "rounds", "local_steps", "clip_norm", "clipping", "expected_people", "batch_cap", "max_people"),
-    *("metric_releases", "metric_noise_multiplier", "statistics_noise_multiplier", "trust", "noise_sharers"),
-)
 _POINTS = 50  # a longer run is shown at so many rounds
 
 
-def forecast(plan: PrivacyPlan, *, compare_sampling_rates: bool = False) -> dict[str, Any]:
+def forecast(plan: PrivacyPlan, *, compare_sampling_rates: bool = False, split: Split | None = None) -> dict[str, Any]:
     """All about a private plan, as JSON values; keys are stable.
+
+    Args:
+        split: that the plan was made of, told as ``split``.
 
     Returns:
         The plan's numbers and statement, and
@@ -36,7 +37,7 @@ def forecast(plan: PrivacyPlan, *, compare_sampling_rates: bool = False) -> dict
     Raises:
         PrivacyError: the plan is not private.
     """
-    _, delta = _promise(plan)
+    _, delta = promise_of(plan)
     everything = plan.spendings()
     return plan.to_dict() | {
         "rounds": plan.rounds,
@@ -50,6 +51,7 @@ def forecast(plan: PrivacyPlan, *, compare_sampling_rates: bool = False) -> dict
         "rdp_accountant": RDP_ACCOUNTANT,
         "more_rounds": [more_rounds(plan, factor) for factor in FACTORS_OF_ROUNDS],
         "sampling_rates": other_rates(plan) if compare_sampling_rates else None,
+        "split": split.to_dict() if split else None,
     }
 
 
@@ -94,29 +96,6 @@ def other_rates(plan: PrivacyPlan) -> list[dict[str, Any]]:
     return [line | {"is_best": best is not None and line["relative_noise"] == best} for line in found]
 
 
-def replanned(
-    plan: PrivacyPlan,
-    *,
-    rounds: int | None = None,
-    sampling_rate: float | None = None,
-    statistics_noise_multiplier: float | None = None,
-) -> PrivacyPlan:
-    """Make a plan for the same promise in which what is given is different, with the training noise that it needs.
-
-    Raises:
-        PrivacyError: the plan is not private, or no noise reaches the promise.
-    """
-    target, delta = _promise(plan)
-    values: dict[str, Any] = {name: getattr(plan, name) for name in _KEPT}
-    given = {
-        "rounds": rounds,
-        "sampling_rate": sampling_rate,
-        "statistics_noise_multiplier": statistics_noise_multiplier,
-    }
-    values |= {name: value for name, value in given.items() if value is not None}
-    return PrivacyPlan.calibrate(target, delta, **values)
-
-
 def _epsilon_after(plan: PrivacyPlan, rounds: int) -> float | None:
     """After some rounds, of the plan or beyond it, with their share of its metric releases, and its counts."""
     releases = math.ceil(plan.metric_releases * min(rounds / plan.rounds, 1.0))
@@ -126,18 +105,11 @@ def _epsilon_after(plan: PrivacyPlan, rounds: int) -> float | None:
 
 def _noise_for(plan: PrivacyPlan, *, rounds: int | None = None, sampling_rate: float | None = None) -> float | None:
     """The noise that a plan needs in which one public number is different; None when none is enough."""
-    _promise(plan)
+    promise_of(plan)
     try:
         return replanned(plan, rounds=rounds, sampling_rate=sampling_rate).noise_multiplier
     except PrivacyError:
         return None
-
-
-def _promise(plan: PrivacyPlan) -> tuple[float, float]:
-    """Epsilon and delta of a private plan."""
-    if plan.epsilon is None or plan.delta is None:
-        raise PrivacyError("a plan without privacy: expected a private one, because there is nothing to forecast")
-    return plan.epsilon, plan.delta
 
 
 def _shown(epsilon: float | None) -> float | None:

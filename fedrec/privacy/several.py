@@ -40,11 +40,11 @@ def _epsilon_in_sums(spendings: tuple[Steps, ...], clients: int, delta: float) -
         return float("inf")
     counts, total = list(range(clients + 1)), pld.identity(_INTERVAL)
     for noise, rate, steps, cap, _ in spendings:
-        noise = noise if cap is None else noise / 2
-        if rate == 1.0:  # everybody takes part: one Gaussian, moved by all of the clip norms; the mixture's tails fail
-            step = pld.from_gaussian_mechanism(noise / clients, value_discretization_interval=_INTERVAL)
+        std = noise if cap is None else noise / 2
+        if rate == 1:  # at every client for certain: one Gaussian, which the mixture's search for its tail can miss
+            step = pld.from_gaussian_mechanism(std, sensitivity=clients, value_discretization_interval=_INTERVAL)
         else:
-            shares = stats.binom.pmf(counts, clients, rate).tolist()
-            step = pld.from_mixture_gaussian_mechanism(noise, counts, shares, value_discretization_interval=_INTERVAL)
+            chances = stats.binom.pmf(counts, clients, rate).tolist()
+            step = pld.from_mixture_gaussian_mechanism(std, counts, chances, value_discretization_interval=_INTERVAL)
         total = total.compose(step.self_compose(steps))
     return float(total.get_epsilon_for_delta(delta))

@@ -15,6 +15,7 @@ from fedrec.errors import PrivacyError
 from fedrec.privacy.accounting import calibrated_noise_multiplier
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.plan_checks import releases_of
+from fedrec.privacy.replanning import promise_of, replanned
 
 PAIRS, ADAPTER = "pairs", "adapter"
 # NDCG@10 that a part adds without noise beside public pairs and the merchant's memory: Online Retail, seed 0.
@@ -108,17 +109,17 @@ class Split:
     prospects: dict[str, Prospect]
 
     def verdict(self, part: str) -> str:
-        """What a part gets and why, in words."""
+        """How much of the budget a part gets, and why, in words."""
         prospect, gets = self.prospects[part], self.share if part == PAIRS else 1 - self.share
         if prospect.can_pay and not gets:
-            return "could pay, but the adapter earns more with it: gets nothing"
+            return "nothing: could pay, but the adapter earns more with it"
         if prospect.can_pay:
-            kept = "what pairs weigh" if part == PAIRS else "the adapter's signal"
-            return f"gets {gets:.0%}: {prospect.survives:.0%} of {kept} is expected to survive"
+            kept = "what they weigh" if part == PAIRS else "its signal"
+            return f"{gets:.0%}, with which {prospect.survives:.0%} of {kept} is expected to survive"
         if prospect.share == gets:
-            return f"can't pay: the {gets:.0%} that it gets buys more noise than signal"
+            return f"{gets:.0%}, but can't pay: it buys more noise than signal"
         rest = f"the {gets:.0%} that is left" if gets else "nothing"
-        return f"can't pay: more noise than signal even with {prospect.share:.0%} of the budget; gets {rest}"
+        return f"{rest}: can't pay, more noise than signal even with {prospect.share:.0%}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values: the share, its noise, and a list of what each part can expect."""
@@ -152,22 +153,24 @@ def split_budget(
     if share is not None and not 0 <= share < 1:
         raise PrivacyError(f"noise_share={share}: expected in [0, 1); set statistics.noise_share")
 
-    def prospects(part: float) -> dict[str, Prospect]:
-        return {
-            PAIRS: _pairs_prospect(plan, crowd, pairs, part, whole / math.sqrt(part)),
-            ADAPTER: _adapter_prospect(plan, crowd, adapter, 1 - part),
-        }
+    def counting(part: float) -> Prospect:
+        return _pairs_prospect(plan, crowd, pairs, part, whole / math.sqrt(part))
+
+    def training(part: float, noise_multiplier: float) -> Prospect:
+        return _adapter_prospect(plan, crowd, adapter, part, noise_multiplier)
 
     def earned(part: float) -> float:
-        found = prospects(part) if part else {ADAPTER: _adapter_prospect(plan, crowd, adapter, 1.0)}
-        return sum(WORTH[name] * prospect.survives for name, prospect in found.items() if prospect.can_pay)
+        parts = {ADAPTER: training(1 - part, plan.noise_multiplier / math.sqrt(1 - part))}
+        parts |= {PAIRS: counting(part)} if part else {}
+        return sum(WORTH[name] * prospect.survives for name, prospect in parts.items() if prospect.can_pay)
 
-    chosen = share if share is not None else max(SHARES, key=earned)
-    found = prospects(chosen or SHARES[-1])
-    alone = _adapter_prospect(plan, crowd, adapter, 1.0)
-    if not chosen or not alone.can_pay:
-        found[ADAPTER] = alone
-    return Split(chosen, whole / math.sqrt(chosen) if chosen else None, found)
+    chosen, alone = max(SHARES, key=earned) if share is None else share, training(1.0, plan.noise_multiplier)
+    if not chosen:
+        return Split(0.0, None, {PAIRS: counting(SHARES[-1]), ADAPTER: alone})
+    counted = counting(chosen)
+    paid = replanned(plan, statistics_noise_multiplier=counted.noise_multiplier)
+    left = training(1 - chosen, paid.noise_multiplier)
+    return Split(chosen, counted.noise_multiplier, {PAIRS: counted, ADAPTER: left if alone.can_pay else alone})
 
 
 def noise_of_sum(plan: PrivacyPlan, noise_multiplier: float, clients: int) -> float:
@@ -177,12 +180,11 @@ def noise_of_sum(plan: PrivacyPlan, noise_multiplier: float, clients: int) -> fl
 
 def _whole_budget_noise(plan: PrivacyPlan) -> float:
     """Sigma of one release that leaves nothing for the rounds, beside the plan's metrics."""
-    if plan.epsilon is None or plan.delta is None:
-        raise PrivacyError("a plan without privacy: expected a private one, because there is no budget to split")
+    epsilon, delta = promise_of(plan)
     if plan.statistics_noise_multiplier is not None:
         raise PrivacyError("this plan pays for a release of statistics already: expected one that does not")
     metrics = releases_of(plan.metric_releases, plan.metric_noise_multiplier, None)
-    return calibrated_noise_multiplier(plan.epsilon, plan.delta, 1.0, 1, others=metrics)
+    return calibrated_noise_multiplier(epsilon, delta, 1.0, 1, others=metrics)
 
 
 def _pairs_prospect(
@@ -212,13 +214,15 @@ def _pairs_prospect(
     )
 
 
-def _adapter_prospect(plan: PrivacyPlan, crowd: Crowd, adapter: AdapterSignal, share: float) -> Prospect:
+def _adapter_prospect(
+    plan: PrivacyPlan, crowd: Crowd, adapter: AdapterSignal, share: float, noise_multiplier: float
+) -> Prospect:
     """Steps add up signal by their number, and noise by its root."""
-    sigma, replies = plan.noise_multiplier / math.sqrt(share), crowd.clients_per_round
-    noise = noise_of_sum(plan, sigma, replies) * math.sqrt(adapter.parameters) / (plan.normaliser * replies)
-    signal = adapter.gradient * math.sqrt(plan.steps)
+    replies = crowd.clients_per_round
+    std = noise_of_sum(plan, noise_multiplier, replies) / (plan.normaliser * replies)
+    noise, signal = std * math.sqrt(adapter.parameters), adapter.gradient * math.sqrt(plan.steps)
     snr = signal / noise
-    return Prospect(share, sigma, signal=signal, noise=noise, snr=snr, survives=snr**2 / (1 + snr**2))
+    return Prospect(share, noise_multiplier, signal=signal, noise=noise, snr=snr, survives=snr**2 / (1 + snr**2))
 
 
 def _above(x: float) -> float:

@@ -223,6 +223,7 @@ class Context(_Part):
     shared_vs_base: Comparison
     published_round: Count | None = Field(description="the round that the server kept, 0 for the base")
     counted: Counted | None = Field(None, description="absent where clients counted nothing, or too few answered")
+    split: dict[str, str] | None = Field(None, description="how much of the budget pairs and adapter get, and why")
     clients: list[Client]
     epsilon_for_person_at: dict[int, Finite] = Field(
         description="k merchants -> composed epsilon; empty if not private"

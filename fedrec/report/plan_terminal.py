@@ -18,6 +18,8 @@ def print_forecast(found: dict[str, Any], *, console: Console | None = None) -> 
     """
     out = console or Console(highlight=False)
     _print_promise(found, out)
+    if found["split"] is not None:
+        _print_split(found["split"], out)
     _print_rounds(found, out)
     _print_people(found, out)
     _print_more_rounds(found, out)
@@ -41,6 +43,8 @@ def _print_promise(found: dict[str, Any], out: Console) -> None:
     }
     if found["batch_cap"] is not None:
         numbers["batch cap"] = f"{found['batch_cap']:,} people, at clients of at most {found['max_people']:,}"
+    if found["statistics_noise_multiplier"] is not None:
+        numbers["release of counts"] = f"one, with noise multiplier {found['statistics_noise_multiplier']:.4f}"
     if found["metric_releases"]:
         noise = found["metric_noise_multiplier"]
         numbers["metric releases"] = f"{found['metric_releases']}, each with noise multiplier {noise:g}"
@@ -50,6 +54,25 @@ def _print_promise(found: dict[str, Any], out: Console) -> None:
     for label, value in numbers.items():
         table.add_row(Padding(label, (0, 0, 0, 2)), escape(value))
     out.print(table)
+
+
+def _print_split(split: dict[str, Any], out: Console) -> None:
+    rows = [
+        [
+            part["part"],
+            f"{part['share']:.0%}",
+            f"{part['noise_multiplier']:.4f}",
+            *(f"{part[name]:.3g}" for name in ("signal", "noise", "snr")),
+        ]
+        for part in split["parts"]
+    ]
+    header = ["part", "share of the budget", "noise multiplier", "signal", "noise", "signal / noise"]
+    _print_table("What each part can expect, by public figures", header, rows, out)
+    for part in split["parts"]:
+        gets = "pairs get" if part["part"] == "pairs" else "the adapter gets"
+        out.print(Padding(escape(f"{gets} {part['verdict']}"), (0, 0, 0, 2)))
+    note = "pairs: people in the counts that stand out; adapter: clip norms of the mean update, a step of the run"
+    out.print(Padding(note, (0, 0, 0, 2)), style="dim")
 
 
 def _print_rounds(found: dict[str, Any], out: Console) -> None:

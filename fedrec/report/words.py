@@ -124,6 +124,9 @@ def verdict(summary: Summary, context: Context) -> Verdict:
     if context.counted:
         sentences.append(_counted(context.counted))
     sentences.append(who_gains(summary.fairness.over_local_only))
+    if context.split:
+        pairs, adapter = context.split["pairs"], context.split["adapter"]
+        sentences.append(f"Of the budget, pairs get {pairs}; the adapter gets {adapter}.")
     if cost := _cost_of_noise(summary):
         sentences.append(cost)
     if warning := trust_warning(summary):

@@ -69,6 +69,9 @@ def test_the_counts_enter_the_rows_that_were_federated_and_no_other(private, tmp
     assert "4 clients counted pairs once; " in report
     assert "and enter the score with weight 40" in report
     assert "one release of noised counts" in report
+    split = json.loads((bench.out / "split.json").read_text())
+    pairs, adapter = (part["verdict"].replace("'", "&#39;") for part in split["parts"])
+    assert f"Of the budget, pairs get {pairs}; the adapter gets {adapter}." in report
 
 
 def test_a_run_that_lost_the_checkpoint_with_its_counts_gets_the_same_and_nobody_pays_twice(tmp_path):

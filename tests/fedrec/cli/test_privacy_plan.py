@@ -9,8 +9,11 @@ from typer.testing import CliRunner
 
 from fedrec.cli.privacy_plan import FLAGS, PLAN_EXAMPLES, plan_command
 from fedrec.config import Config
+from fedrec.model.base import PANEL, save_base
 from fedrec.privacy.accounting import calibrated_noise_multiplier
 from fedrec.privacy.plan import PrivacyPlan
+from tests.tiny_pairs import some_pairs
+from tests.tiny_ranker import histories, learned
 
 SMALL = ["--people", "500", "--rounds", "4", "--epsilon", "3", "--delta", "1e-6"]
 KEYS = {
@@ -199,3 +202,60 @@ def test_a_plot_that_cannot_be_written_is_one_line(tmp_path):
     outcome = plan(*SMALL, "--plot", str(folder))
     assert outcome.exit_code == USER
     assert re.fullmatch(r"error: --plot=.*plan\.svg: cannot be written: Is a directory\n", outcome.stderr)
+
+
+DISTRIBUTED = ["--people", "75", "--clients", "50", "--trust", "distributed"]
+
+
+def test_the_split_is_shown_before_anyone_spends_and_the_plan_pays_for_both():
+    found = json.loads(plan(*DISTRIBUTED, "--json").stdout)
+    split, (pairs, adapter) = found["split"], found["split"]["parts"]
+    assert split["noise_multiplier"] == found["statistics_noise_multiplier"] == pairs["noise_multiplier"]
+    assert split["share"] == pairs["share"] > 0.8
+    assert adapter["noise_multiplier"] == found["noise_multiplier"]
+    assert (found["trust"], found["noise_sharers"]) == ("distributed", 50)
+    assert found["epsilon_by_round"][-1]["epsilon"] <= 8.0
+    shown = flat(plan(*DISTRIBUTED).stdout)
+    assert "What each part can expect, by public figures" in shown
+    assert f"pairs get {pairs['verdict']}" in shown
+    assert f"the adapter gets {adapter['verdict']}" in shown
+    assert f"one, with noise multiplier {split['noise_multiplier']:.4f}" in shown
+
+
+def test_under_local_noise_pairs_get_nothing_and_the_plan_is_as_without_them():
+    found = json.loads(plan("--people", "75", "--clients", "50", "--json").stdout)
+    assert found["split"]["parts"][0]["verdict"].startswith("nothing: can't pay")
+    bare = json.loads(plan("--people", "75", "--json").stdout)
+    assert bare["split"] is None
+    assert {**bare, "split": None} == {**found, "split": None}
+
+
+def test_a_base_brings_its_own_figures(tmp_path):
+    save_base(learned(), tmp_path, some_pairs())
+    histories(12, 9, 20, 6, 15, 8, seed=12).save(tmp_path / PANEL)
+    found = json.loads(plan(*DISTRIBUTED, "--base", str(tmp_path), "--json").stdout)
+    other = json.loads(plan(*DISTRIBUTED, "--json").stdout)
+    assert found["split"]["parts"][0]["signal"] != other["split"]["parts"][0]["signal"]
+    outcome = plan(*DISTRIBUTED, "--base", str(tmp_path / "nowhere"))
+    assert outcome.exit_code == 2
+    assert "not a usable base" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--trust", "distributed"], "--trust: expected --clients with it, how many are summed"),
+        (["--base", "somewhere"], "--base: expected --clients with it, how many are summed"),
+        (["--clients", "0"], "--clients=0: "),
+    ],
+)
+def test_a_split_needs_to_know_who_is_summed(flags, message):
+    outcome = plan("--people", "75", *flags)
+    assert outcome.exit_code == 2
+    assert message in outcome.stderr
+
+
+def test_noise_that_nobody_shares_is_refused_on_privacy_grounds():
+    outcome = plan("--people", "75", "--clients", "1", "--trust", "distributed")
+    assert outcome.exit_code == 3
+    assert "noise_sharers=1: expected a whole number >= 2" in outcome.stderr

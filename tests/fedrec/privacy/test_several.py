@@ -74,3 +74,11 @@ def test_no_noise_no_bound_and_bad_numbers_are_refused():
         epsilon_at_clients((Steps(1.0, 1.0, 1),), 0, DELTA, in_one_sum=True)
     with pytest.raises(PrivacyError, match=r"delta=1\.0: expected a number in \(0, 1\)"):
         epsilon_at_clients((Steps(1.0, 1.0, 1),), 2, 1.0, in_one_sum=True)
+
+
+@pytest.mark.parametrize("noise", [0.615894804756718, 1.0, 30.0])  # the mixture has no end of the first at 10
+@pytest.mark.parametrize("clients", [2, 10])
+def test_one_release_in_which_everybody_is_summed_is_one_gaussian_however_little_noise(noise, clients):
+    found = epsilon_at_clients((Steps(noise, 1.0, 1),), clients, DELTA, in_one_sum=True)
+    spread = clients / noise
+    assert gaussian_delta(spread, found) <= DELTA < gaussian_delta(spread, found - 0.03)

@@ -8,8 +8,8 @@ import pytest
 
 from fedrec.errors import PrivacyError
 from fedrec.privacy.accounting import composed_epsilon
-from fedrec.privacy.forecast import replanned
 from fedrec.privacy.profiles import BUNDLED_PAIRS, BUNDLED_PARAMETERS, adapter_signal
+from fedrec.privacy.replanning import replanned
 from fedrec.privacy.splitter import ADAPTER, PAIRS, AdapterSignal, Crowd, PairBucket, split_budget
 
 pytestmark = pytest.mark.usefixtures("coarse_accounting")
@@ -60,7 +60,7 @@ def test_the_adapter_is_forecast_as_by_hand(make_plan, trust, replies):
     crowd = Crowd(clients=4, clients_per_round=4, threshold=2.5)
     split = split_budget(plan, crowd, pairs=BUNDLED_PAIRS, adapter=AdapterSignal(900, 1.0), share=0.75)
     found = split.prospects[ADAPTER]
-    sigma = plan.noise_multiplier / math.sqrt(0.25)
+    sigma = replanned(plan, statistics_noise_multiplier=split.noise_multiplier).noise_multiplier
     assert (found.share, found.noise_multiplier) == (0.25, sigma)
     assert found.noise == pytest.approx(sigma * 30 / (0.25 * 40) / replies, rel=1e-12)
     assert found.signal == pytest.approx(5.0, rel=1e-12)
@@ -82,8 +82,8 @@ def test_on_the_bundled_set_local_noise_leaves_pairs_nothing_and_the_adapter_all
     assert (split.share, split.noise_multiplier) == (0.0, None)
     assert split.prospects[PAIRS].snr < 0.5
     assert 2.0 < split.prospects[ADAPTER].snr < 3.0
-    assert split.verdict(PAIRS) == ("can't pay: more noise than signal even with 95% of the budget; gets nothing")
-    assert split.verdict(ADAPTER) == "gets 100%: 87% of the adapter's signal is expected to survive"
+    assert split.verdict(PAIRS) == ("nothing: can't pay, more noise than signal even with 95%")
+    assert split.verdict(ADAPTER) == "100%, with which 87% of its signal is expected to survive"
 
 
 @pytest.mark.parametrize("trust", ["distributed", "central"])
@@ -134,17 +134,15 @@ def test_a_plan_that_pays_for_both_keeps_the_promise(make_plan, split_at):
 def test_a_share_that_is_given_is_taken_and_judged(split_at):
     split = split_at("local", 8.0, share=0.3)
     assert split.share == 0.3
-    assert split.verdict(PAIRS) == "can't pay: the 30% that it gets buys more noise than signal"
-    assert split.verdict(ADAPTER).startswith("gets 70%: ")
+    assert split.verdict(PAIRS) == "30%, but can't pay: it buys more noise than signal"
+    assert split.verdict(ADAPTER).startswith("70%, with which ")
 
 
 def test_an_adapter_too_large_for_its_noise_leaves_the_budget_to_the_pairs(make_plan):
     plan = make_plan(8.0, expected_people=75, trust="distributed", noise_sharers=50)
     split = split_budget(plan, CROWD, pairs=BUNDLED_PAIRS, adapter=AdapterSignal(10_000_000, 0.1))
     assert split.share == 0.95
-    assert split.verdict(ADAPTER) == (
-        "can't pay: more noise than signal even with 100% of the budget; gets the 5% that is left"
-    )
+    assert split.verdict(ADAPTER) == ("the 5% that is left: can't pay, more noise than signal even with 100%")
 
 
 def test_without_public_pairs_there_is_nothing_to_release(make_plan):
@@ -172,7 +170,7 @@ def test_a_split_is_plain_json(split_at):
 
 def test_what_cannot_be_split_is_refused(make_plan, make_open_plan):
     known = {"pairs": BUNDLED_PAIRS, "adapter": ADAPTER_SIGNAL}
-    with pytest.raises(PrivacyError, match="a plan without privacy: expected a private one, because there is no budg"):
+    with pytest.raises(PrivacyError, match="a plan without privacy: expected a private one, because it promises n"):
         split_budget(make_open_plan(), CROWD, **known)
     with pytest.raises(PrivacyError, match="pays for a release of statistics already: expected one that does not"):
         split_budget(make_plan(statistics_noise_multiplier=2.0), CROWD, **known)

@@ -118,6 +118,7 @@ def make_context():
         "shared_vs_base": {"difference": 0.0035, "standard_error": 0.0007, "people": 3728},
         "published_round": 27,
         "counted": None,
+        "split": None,
         "clients": [
             {
                 "name": name,

@@ -193,3 +193,10 @@ def test_new_products_and_new_merchants_are_spoken_of_only_where_there_are_any(r
 def test_what_does_not_carry_over_is_said_too(run, difference, ending):
     with_news(run[0])["held_out"]["federated_vs_local_only"]["difference"] = difference
     assert words.new_merchants(check_inputs(*run)[0]).endswith(ending)
+
+
+def test_how_the_budget_was_split_is_said_where_it_was(run):
+    assert not any("Of the budget" in sentence for sentence in verdict_of(run).sentences)
+    run[2]["split"] = {"pairs": "nothing: can't pay", "adapter": "100%, with which 87% survives"}
+    said = "Of the budget, pairs get nothing: can't pay; the adapter gets 100%, with which 87% survives."
+    assert said in verdict_of(run).sentences

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import clients.merchant
-from clients.counting import person_statistics
+from fedrec.model.counting import person_statistics
 from fedrec.model.pairs import PublicPairs
 from fedrec.model.statistics import Counting, StatisticsSpec
 from fedrec.privacy import statistics
