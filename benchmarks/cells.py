@@ -56,6 +56,7 @@ class Cell(_Part):
         seconds: that measuring took, training included.
         refused: why there is nothing else; None when measured.
         means: over people and over merchants, as ``Evaluation.means``.
+        cold_people: who were asked for an item in nobody's training events.
         merchants: NDCG@10 of each, None where nobody had a target.
         ndcg: NDCG@10 person by person, float32, packed.
     """
@@ -65,6 +66,7 @@ class Cell(_Part):
     refused: str | None = None
     question: Question | None = None
     means: dict[str, Finite] = {}
+    cold_people: int = 0
     merchants: tuple[Finite | None, ...] = ()
     ndcg: str = ""
     federated: Federated | None = None
@@ -98,6 +100,7 @@ def measured_cell(
             split=split,
         ),
         means=found.means(),
+        cold_people=found.cold_people,
         merchants=tuple(None if np.isnan(mean) else float(mean) for mean in means),
         ndcg=base64.b85encode(zlib.compress(found.per_person["ndcg@10"].astype(np.float32).tobytes(), 9)).decode(),
         federated=federated,

@@ -7,6 +7,7 @@ from pathlib import Path
 from benchmarks.cells import Cell, difference, merchants_ahead, read_cell, worst_decile_difference
 from benchmarks.rows import FEDERATIONS, PRIVATE, TRUSTS, cells_of, default_rows, label_of, words_of
 from fedrec.errors import RunError
+from fedrec.evaluation.protocol import COLD
 
 BEGIN = "<!-- measured: `make results` writes from here -->"
 END = "<!-- measured: to here -->"
@@ -24,6 +25,7 @@ COLUMNS = {
     "worst decile": "worst_decile_ndcg@10",
     "HR@10": "hr@10",
 }
+COLD_COLUMN = {"cold HR@10": COLD}
 BASKET_COLUMNS = {"Recall@20": "recall@20", "NDCG@20": "ndcg@20"}
 MASKED = {
     "none": "nothing is masked",
@@ -70,7 +72,8 @@ def set_section(data_set: str, found: Seeds) -> str:
     if not any(cell.question for cells in found.values() for cell in cells.values()):
         return f"## {TITLES[data_set]}\n\nNot measured yet."
     rows = default_rows(data_set)
-    columns = COLUMNS | (BASKET_COLUMNS if data_set == "next_basket" else {})
+    is_cold = any(COLD in cell.means for cells in found.values() for cell in cells.values())
+    columns = COLUMNS | (BASKET_COLUMNS if data_set == "next_basket" else {}) | (COLD_COLUMN if is_cold else {})
     parts = [
         f"## {TITLES[data_set]}",
         _asked(found),
@@ -108,8 +111,15 @@ def _asked(found: Seeds) -> str:
     of = f"mean ± standard deviation over seeds {', '.join(seeds)}" if len(seeds) > 1 else f"seed {seeds[0]} alone"
     return (
         f"{asked.people:,} people with a target at {asked.merchants} merchants, {asked.items:,} items, full ranking; "
-        f"{HELD_OUT[asked.split]}; {MASKED[asked.masking]}. Figures: {of}."
+        f"{HELD_OUT[asked.split]}; {MASKED[asked.masking]}. Figures: {of}.{_cold(found)}"
     )
+
+
+def _cold(found: Seeds) -> str:
+    """How many people the column of cold items speaks of, seed by seed; nothing where there are none."""
+    people = [max((cell.cold_people for cell in cells.values()), default=0) for cells in found.values() if cells]
+    told = ", ".join(f"{number:,}" for number in people)
+    return f" Cold: asked for an item in nobody's training events, {told} people." if any(people) else ""
 
 
 def _rankers(names: Sequence[str], columns: dict[str, str], found: Seeds) -> str:

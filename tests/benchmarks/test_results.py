@@ -22,12 +22,12 @@ TOLD = Federated(
 )
 
 
-def put(folder, case, name, level, *, seed=0, people=PEOPLE, federated=None):
+def put(folder, case, name, level, *, seed=0, people=PEOPLE, federated=None, cold=()):
     """A cell of people who have NDCG@10 ``level``, give or take .01, by turns."""
     values = level + 0.01 * (-1.0) ** np.arange(people)
     clients = tuple(np.array_split(np.arange(people), 4))
     metrics = dict.fromkeys(("ndcg@10", "hr@10", "recall@20", "ndcg@20"), values)
-    found = Evaluation(np.arange(people), metrics, {}, clients)
+    found = Evaluation(np.arange(people), metrics, {}, clients, np.array(cold))
     cell = measured_cell(
         found, settings="s", seconds=7.2, items=99, masking="last", split="leave-last-out", federated=federated
     )
@@ -97,6 +97,16 @@ def test_gains_are_paired_with_the_right_row(docs, tmp_path):
     assert [cell.split(" ± ")[0] for cell in gains[1:5]] == ["0.1500", "+0.0500", "+0.1000", "+0.1000"]
     assert gains[5].rstrip(" |") == "4, 0"
     assert "- local, ε 8: Everybody has (epsilon = 8)." in rendered(tmp_path, docs)
+
+
+def test_cold_items_have_a_column_where_there_are_any(docs, tmp_path):
+    put(tmp_path, "beauty", "popularity", 0.25, cold=[0.0, 0.0, np.nan, 1.0, 0.0])
+    put(tmp_path, "office", "popularity", 0.25)
+    text = rendered(tmp_path, docs)
+    beauty, office = text.split("## Amazon Beauty")[1].split("## Amazon Office")
+    assert line_of(beauty, "popularity").endswith("| 0.2500 |")
+    assert "Cold: asked for an item in nobody's training events, 4 people." in beauty
+    assert "cold" not in office.lower()
 
 
 def test_cells_of_different_people_stand_in_no_table_together(docs, tmp_path):
