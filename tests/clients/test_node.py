@@ -60,7 +60,7 @@ def test_what_an_app_raises_leaves_as_a_code_alone(caplog: pytest.LogCaptureFixt
         reply = answer(raising(ValueError(SECRET)), message_to(NODE), context_of(0))
     assert reply.error.reason == "E_INTERNAL"
     assert caplog.messages == ["refused=E_INTERNAL error=ValueError"]
-    unknown = sent(signed(), NODE, kind="query")
+    unknown = sent(signed(), NODE, kind="query.other")
     assert answer(client_app(), unknown, context_of(0)).error.reason == "E_INTERNAL"
 
 
