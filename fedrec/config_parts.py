@@ -41,7 +41,7 @@ class StatisticsConfig(Section):
         None, description="logits of the part; when absent fitted on the people kept to judge, 0 where none are"
     )
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        1.5, description="counts below so many standard deviations of their noise count for nothing"
+        2.5, description="counts below so many standard deviations of their noise count for nothing"
     )
     shrinkage: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         1.0, description="pseudo-counts added to each row, in people"

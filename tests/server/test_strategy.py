@@ -106,6 +106,15 @@ def test_best_round_is_the_one_with_the_lowest_finite_panel_loss() -> None:
     assert state.best_loss == 1.0
 
 
+def test_no_round_is_published_that_ranks_the_panel_worse_than_the_base() -> None:
+    run = federation()
+    state = initial_state(arrays(), SCHEMA, measures={"panel_loss": 2.0, "panel_ndcg@10": 0.3})
+    for loss, ndcg, best_round in ((1.0, 0.299, 0), (1.9, 0.3, 2), (1.5, 0.2, 2), (1.6, 0.31, 4), (1.7, 0.5, 4)):
+        state = keep_best(move(state, np.ones(11), run), run, measures={"panel_loss": loss, "panel_ndcg@10": ndcg})
+        assert state.best_round == best_round
+    assert (state.best_loss, state.least_ndcg) == (1.6, 0.3)
+
+
 def test_base_is_published_when_no_round_beats_it() -> None:
     run = federation()
     state = initial_state(arrays(0.5), SCHEMA, measures={"panel_loss": 1.0})
