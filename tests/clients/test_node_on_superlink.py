@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
 DEADLINE_S = 180.0
-TWO_CLIENTS = {"partition.clients": 2, "federation.min_replies": 1.0, "statistics.noise_multiplier": 1.0}
+TWO_CLIENTS = {"partition.clients": 2, "federation.min_replies": 1.0, "statistics.noise_share": 0.4}
 RESIDENT = """
 import logging, signal, sys, threading
 from fedrec.quiet import silence
