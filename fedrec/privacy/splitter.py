@@ -18,7 +18,8 @@ from fedrec.privacy.plan_checks import releases_of
 from fedrec.privacy.replanning import promise_of, replanned
 
 PAIRS, ADAPTER = "pairs", "adapter"
-# NDCG@10 that a part adds without noise beside public pairs and the merchant's memory: Online Retail, seed 0.
+# NDCG@10 that a part adds without noise beside public pairs and the merchant's memory: Online Retail, seed 0, before
+# the base's parts were weighed on the panel; since then the adapter adds next to nothing: docs/experiments.md.
 WORTH = {PAIRS: 0.0126, ADAPTER: 0.0035}
 LEAST_SNR = 1.0  # a part that would be more noise than signal gets nothing
 SHARES = tuple(step / 20 for step in range(20))  # 0, .05, ..., .95: a plan always has a step to pay

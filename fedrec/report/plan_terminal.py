@@ -37,19 +37,17 @@ def _print_promise(found: dict[str, Any], out: Console) -> None:
         "noise multiplier": f"{found['noise_multiplier']:.4f} x clip norm {found['clip_norm']:g} ({found['clipping']})",
         "steps": f"{found['steps']}: {found['rounds']} rounds of {found['local_steps']}",
         "sampling rate": f"{found['sampling_rate']:g}: about {people:,.0f} of {found['expected_people']:,} people",
-        "noise on the mean": f"{found['noise_multiplier'] / people:.2g} of the clip norm in each coordinate",
+        "noise on the mean": _noise_on_the_mean(found, people=people),
         "delta": f"{found['delta']:g}, {'below' if found['delta_is_below_one_over_n'] else 'NOT below'} "
         f"1/n = {1 / found['expected_people']:.1g}",
     }
     if found["batch_cap"] is not None:
         numbers["batch cap"] = f"{found['batch_cap']:,} people, at clients of at most {found['max_people']:,}"
-    if found["statistics_noise_multiplier"] is not None:
-        numbers["release of counts"] = f"one, with noise multiplier {found['statistics_noise_multiplier']:.4f}"
     if found["metric_releases"]:
         noise = found["metric_noise_multiplier"]
         numbers["metric releases"] = f"{found['metric_releases']}, each with noise multiplier {noise:g}"
     if (noise := found["statistics_noise_multiplier"]) is not None:
-        numbers["counts"] = f"one release, with noise multiplier {noise:g}"
+        numbers["release of counts"] = f"one, with noise multiplier {noise:.4f}"
     table = Table.grid(padding=(0, 2))
     for label, value in numbers.items():
         table.add_row(Padding(label, (0, 0, 0, 2)), escape(value))
@@ -131,3 +129,12 @@ def _print_table(title: str, header: list[str], rows: list[list[str]], out: Cons
 
 def _number(value: float | None) -> str:
     return "none reaches it" if value is None else f"{value:.4f}"
+
+
+def _noise_on_the_mean(found: dict[str, Any], *, people: float) -> str:
+    """What the noise comes to: of a client's update, or of the round's where it is shared or added once."""
+    noise, sharers = found["noise_multiplier"] / people, found["noise_sharers"]
+    if found["trust"] == "central":
+        return f"{noise:.2g} of the clip norm in each coordinate, over the clients of the round"
+    of_what = f"of {sharers} clients' updates together" if sharers > 1 else "of a client's update"
+    return f"{noise / sharers:.2g} of the clip norm in each coordinate, {of_what}"

@@ -86,3 +86,17 @@ def test_a_given_weight_of_pairs_stands_and_the_others_are_found_beside_it():
         for step in (-0.05, 0.05):
             moved = PartWeights(**vars(given) | {name: max(0.1, getattr(given, name) + step)})
             assert loss(moved, JUDGES) >= least - 1e-6
+
+
+def test_what_is_not_offered_takes_no_part():
+    assert fitted(masking=Masking.HISTORY) != fitted(masking=Masking.NONE)
+
+
+def test_only_late_events_are_predicted(monkeypatch):
+    everything = fitted()
+    monkeypatch.setattr(weighing, "LATEST_EVENTS", 4)
+    assert fitted() != everything
+    late = Histories.from_lists([JUDGES.of(person)[-3:].tolist() for person in range(len(JUDGES))])
+    drawn, targets = weighing._late_events(JUDGES, most=100, seed=0)
+    assert len(drawn) == len(targets) == sum(min(3, length - 1) for length in JUDGES.lengths)
+    assert set(targets) <= set(late.items)

@@ -15,7 +15,7 @@ from fedrec.model.adapters import attach_adapter
 from fedrec.model.base import FILES, PANEL, base_digest, load_base, save_base
 from fedrec.model.decoder import load_backbone
 from fedrec.model.making import adopt_base, build_ranker, item_table, make_base, negatives_for
-from fedrec.model.pairs import PAIRS, PublicPairs, with_weight
+from fedrec.model.pairs import PAIRS, PublicPairs, best_next, with_weight
 from fedrec.model.transitions import count_transitions
 from fedrec.report.progress import Progress
 from tests.tiny_backbones import save_backbone
@@ -92,6 +92,20 @@ def test_judges_have_no_say_in_the_base_but_for_the_weights_of_its_parts(tmp_pat
     first, second = (PublicPairs.load(tmp_path / name) for name in ("one", "other"))
     with_weight(second, first.spec.weight).save(tmp_path)
     assert (tmp_path / PAIRS).read_bytes() == (tmp_path / "one" / PAIRS).read_bytes()
+
+
+def test_the_weights_of_parts_are_in_the_base_and_suggestions_are_those_of_the_ranker_as_it_is_used(tmp_path):
+    nobody = Histories.from_lists([])
+    for name, judge in (("plain", nobody), ("weighed", JUDGE)):
+        _make(tmp_path / name, _config(), judge=judge)
+    plain, weighed = (load_base(tmp_path / name) for name in ("plain", "weighed"))
+    assert not torch.allclose(plain.sequence_gain.weight, weighed.sequence_gain.weight, rtol=1e-3)
+    assert not torch.allclose(plain.text_gain.weight, weighed.text_gain.weight, rtol=1e-3)
+    suggested, others = (best_next(ranker, most=10) for ranker in (weighed, plain))
+    assert not np.array_equal(suggested, others)
+    pairs = PublicPairs.load(tmp_path / "weighed")
+    listed = set(zip(pairs.first.tolist(), pairs.then.tolist(), strict=True))
+    assert all((first, int(then)) in listed for first, row in enumerate(suggested) for then in row)
 
 
 def test_pairs_are_counted_from_the_people_the_base_is_trained_on(tmp_path):
