@@ -20,6 +20,7 @@ from clients.training import LocalTraining
 from fedrec.agreeing import adapter_spec
 from fedrec.config import Config, parse_config
 from fedrec.data.splits import Split
+from fedrec.evaluation.masking import masking_of_targets
 from fedrec.evaluation.protocol import evaluate
 from fedrec.model.adapters import adapter_arrays, attach_adapter, load_adapter_arrays
 from fedrec.model.base import load_base
@@ -149,8 +150,8 @@ def judge(stages: list[Stage], spec: MemorySpec) -> list[float]:
             local = [memory.scores(known.of(int(person)), known.times(int(person))) for person in people]
             return stage.shared[np.searchsorted(stage.merchant, people)] + np.stack(local)
 
-        mask_last = stage.config.data.split == "leave-last-out"
-        evaluation = evaluate(score, stage.split, people=stage.merchant, items=items, mask_last=mask_last)
+        masking = masking_of_targets(stage.config.data)
+        evaluation = evaluate(score, stage.split, people=stage.merchant, items=items, masking=masking)
         for name, values in found.items():
             values.append(evaluation.per_person[name])
     return [float(np.concatenate(values).mean()) for values in found.values()]

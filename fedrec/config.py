@@ -116,14 +116,14 @@ class LocalConfig(Section):
     memory_decay: Rate = Field(0.4, description="weight of a looked-up event relative to the next later one")
     memory_shrinkage: Annotated[float, Field(ge=0)] = Field(0.2, description="pseudo-counts added to each row")
     repeat_weight: Annotated[float, Field(ge=0)] = Field(
-        14.0, description="logits of a person's own earlier purchases, were all bought again; 160 for next-basket"
+        12.0, description="logits of a person's own earlier purchases, were all bought again; 160 for next-basket"
     )
-    repeat_decay: Rate = Field(0.9, description="weight of a visit to the merchant relative to the next later one")
+    repeat_decay: Rate = Field(0.8, description="weight of a visit to the merchant relative to the next later one")
     basket_weight: Annotated[float, Field(ge=0)] = Field(
         8.0, description="logits taken from what the latest visit holds already; 0 for next-basket: a new one begins"
     )
     popular_weight: Annotated[float, Field(ge=0)] = Field(
-        0.3, description="logits of what sells at the merchant; 10 for next-basket"
+        0.0, description="logits of what sells at the merchant; 10 for next-basket"
     )
     popular_half_life_days: Positive | None = Field(
         None, description="age at which a sale counts half; all alike when absent, 20 for next-basket"
@@ -138,6 +138,7 @@ class LocalConfig(Section):
 # The same settings where a whole next basket is asked for (data.split) and not what comes next in this one.
 _NEXT_BASKET = {
     "repeat_weight": 160.0,
+    "repeat_decay": 0.9,
     "basket_weight": 0.0,
     "popular_weight": 10.0,
     "popular_half_life_days": 20.0,

@@ -23,7 +23,7 @@ from server.strategy import Federation, RoundRecord, ServerState
 
 log = logging.getLogger(__name__)
 
-FORMAT = 4
+FORMAT = 5
 KEPT = 3  # the latest, in case the newest is damaged; the best round is kept besides
 
 
@@ -49,7 +49,6 @@ def save_checkpoint(folder: Path, state: ServerState, *, federation: Federation,
         "average_count": state.average.count,
         "best_round": state.best_round,
         "best_loss": state.best_loss if math.isfinite(state.best_loss) else None,
-        "least_ndcg": state.least_ndcg if math.isfinite(state.least_ndcg) else None,
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         "records": [record.to_dict() for record in state.records],
         "ledger_heads": {str(node): head for node, head in state.ledger_heads.items()},
@@ -116,7 +115,6 @@ def _state(manifest: dict[str, Any], vectors: dict[str, np.ndarray]) -> ServerSt
         best_round=manifest["best_round"],
         best_loss=math.inf if manifest["best_loss"] is None else manifest["best_loss"],
         best=vectors["best"],
-        least_ndcg=-math.inf if manifest["least_ndcg"] is None else manifest["least_ndcg"],
         records=tuple(RoundRecord.from_dict(line) for line in manifest["records"]),
         ledger_heads={int(node): head for node, head in manifest["ledger_heads"].items()},
         spent=frozenset(manifest["spent"]),

@@ -22,7 +22,8 @@ from server.measures import Measuring
 from server.optimizer import AdamState, AverageState, Ema, ServerAdam, learning_rate_at
 
 LOSS = "panel_loss"
-RANKING = "panel_ndcg@10"
+GAIN = "panel_gain"
+LEAST_GAIN = 1.0  # standard errors; the best of thirty rounds that only jitter is soon a little above the base
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class ServerState:
     """Everything a run needs to go on after ``round_index`` finished rounds. Vectors are (P,) float64.
 
     ``best`` is the published adapter of ``best_round``, the round with the lowest loss on the public panel among those
-    that rank it no worse than the base, whose NDCG@10 is ``least_ndcg``; round 0, the base, takes part.
+    that rank it better than the base by more than ``LEAST_GAIN``; round 0, the base, takes part.
     ``ledger_heads`` is, by node, the newest end of its ledger that it has shown; ``spent`` holds the nodes that
     answered last that their budget does not cover a round. ``counts`` is what they counted before the first one;
     None where nothing was agreed on, or too few answered.
@@ -167,7 +168,6 @@ class ServerState:
     ledger_heads: Mapping[int, str] = field(default_factory=dict)
     spent: frozenset[int] = frozenset()
     counts: Counts | None = None
-    least_ndcg: float = -math.inf
 
 
 def initial_state(initial: Arrays, schema: AdapterSchema, *, measures: Mapping[str, float]) -> ServerState:
@@ -181,7 +181,6 @@ def initial_state(initial: Arrays, schema: AdapterSchema, *, measures: Mapping[s
         best_round=0,
         best_loss=_loss(measures),
         best=adapter,
-        least_ndcg=float(measures.get(RANKING, -math.inf)),
     )
 
 
@@ -232,11 +231,11 @@ def published(state: ServerState, federation: Federation) -> np.ndarray:
 def keep_best(state: ServerState, federation: Federation, *, measures: Mapping[str, float]) -> ServerState:
     """Keep this round's published adapter when it beats the best so far; without a panel the latest is the best.
 
-    It has to have the lower loss and to rank the panel no worse than the base: the loss alone also falls when scores
-    only become better calibrated, which helps nobody who is shown a list.
+    It has to have the lower loss and to rank the panel better than the base does, beyond chance: the loss alone also
+    falls when scores only become better calibrated, which helps nobody who is shown a list.
     """
     loss = _loss(measures)
-    if LOSS in measures and not (loss < state.best_loss and measures.get(RANKING, math.inf) >= state.least_ndcg):
+    if LOSS in measures and not (loss < state.best_loss and measures.get(GAIN, math.inf) > LEAST_GAIN):
         return state
     return replace(state, best_round=state.round_index, best_loss=loss, best=published(state, federation))
 

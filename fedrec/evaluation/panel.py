@@ -19,7 +19,6 @@ CUTOFF = 10
 TEMPERATURES = (0.8, 1.0, 1.25, 1.25**2)  # by which all scores are divided: sureness is no part of a ranking
 
 
-@torch.no_grad()
 def panel_measures(
     ranker: Ranker, panel: Histories, *, masking: Masking, parts: Iterable[PairPart] = ()
 ) -> dict[str, float]:
@@ -37,6 +36,22 @@ def panel_measures(
 
     Source: temperature scaling, Guo et al. 2017, section 4.2, https://arxiv.org/abs/1706.04599
     """
+    return mean_measures(*panel_people(ranker, panel, masking=masking, parts=parts))
+
+
+def mean_measures(losses: np.ndarray, ndcg: np.ndarray) -> dict[str, float]:
+    """The means of what ``panel_people`` returns, as ``panel_measures`` names them."""
+    return {"panel_loss": float(losses.mean(axis=0).min()), f"panel_ndcg@{CUTOFF}": float(ndcg.mean())}
+
+
+@torch.no_grad()
+def panel_people(
+    ranker: Ranker, panel: Histories, *, masking: Masking, parts: Iterable[PairPart] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """As ``panel_measures``, person by person: the loss at each of ``TEMPERATURES`` (N, T) and NDCG@10 (N,).
+
+    N are those with at least two events, in order.
+    """
     ranker.eval()
     people, sequences, pasts = _windows(panel, history=ranker.spec.history)
     totals = np.zeros((len(panel), len(TEMPERATURES) + 2))  # losses, NDCG, events
@@ -46,8 +61,8 @@ def panel_measures(
         np.add.at(totals, people[rows], _measure(ranker, parts, windows, pasts[rows], masking=masking))
     ranker.train()
     totals = totals[totals[:, -1] > 0]
-    *losses, ndcg = (totals[:, :-1] / totals[:, -1:]).mean(axis=0)
-    return {"panel_loss": float(min(losses)), f"panel_ndcg@{CUTOFF}": float(ndcg)}
+    means = totals[:, :-1] / totals[:, -1:]
+    return means[:, :-1], means[:, -1]
 
 
 def fit_weight(

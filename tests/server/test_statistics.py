@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedrec.evaluation.masking import Masking
+from fedrec.model.adapters import adapter_arrays
 from fedrec.model.pairs import PairPart, PairSpec, PublicPairs
 from fedrec.model.statistics import Counting, StatisticsSpec
 from server.census import Counts
@@ -75,10 +76,9 @@ def test_the_same_counts_are_published_as_the_same_bytes(tmp_path: Any) -> None:
 def _weight(kept: PublicPairs, pairs: PairPart) -> float:
     """The weight that the panel gives to pairs beside others."""
     panel = histories(8, 8, 8, 8, 8, 8, seed=3)
-    judge = PanelJudge(adapted(), panel, pairs, Masking.LAST)
-    from fedrec.model.adapters import adapter_arrays
-
-    return judge.weigh(adapter_arrays(adapted()), kept.part(), WEIGHTS)
+    adapter = adapter_arrays(adapted())
+    judge = PanelJudge(adapted(), panel, pairs, Masking.LAST, adapter)
+    return judge.weigh(adapter, kept.part(), WEIGHTS)
 
 
 def test_the_panel_weighs_pairs_and_leaves_out_what_does_harm() -> None:
