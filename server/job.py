@@ -179,7 +179,7 @@ def job_of_run(
             roster=roster,
         ),
         heads=heads,
-        reading=_reading(config, counting, judge) if counting else None,
+        reading=reading_of(config, counting, judge) if counting else None,
     )
 
 
@@ -222,7 +222,7 @@ def _census(agreement: "Agreement", counting: "Counting | None") -> Census | Non
     return census_of(agreement.plan, counting.schema) if counting else None
 
 
-def _reading(config: Config, counting: "Counting", judge: "PanelJudge | None") -> "Reading":
+def reading_of(config: Config, counting: "Counting", judge: "PanelJudge | None") -> "Reading":
     """As public pairs are read, but for the shrinkage; weighed on the panel unless the settings say how much."""
     from server.statistics import Reading
 

@@ -45,6 +45,12 @@ def counted_pairs(counts: Counts, reading: Reading) -> PublicPairs:
     )
 
 
+def weighed_pairs(counts: Counts, reading: Reading, *, adapter: Arrays) -> PublicPairs:
+    """As ``counted_pairs``, with the weight that suits them best beside an adapter, where there is a panel."""
+    pairs = counted_pairs(counts, reading)
+    return pairs if reading.weigh is None else with_weight(pairs, reading.weigh(adapter, pairs.part(), WEIGHTS))
+
+
 def publish_statistics(
     path: Path, counts: Counts, reading: Reading, *, adapter: Arrays, about: Mapping[str, str]
 ) -> PublicPairs:
@@ -60,9 +66,7 @@ def publish_statistics(
     Raises:
         RunError: the disk refuses.
     """
-    pairs = counted_pairs(counts, reading)
-    if reading.weigh is not None:
-        pairs = with_weight(pairs, reading.weigh(adapter, pairs.part(), WEIGHTS))
+    pairs = weighed_pairs(counts, reading, adapter=adapter)
     log.info("statistics replies=%d pairs=%d weight=%g", counts.replies, len(pairs), pairs.spec.weight)
     popularity = {name: values for name, values in _blocks(counts, reading).items() if name == POPULARITY}
     numbers = {"noise_std": np.array(counts.noise_std), "replies": np.array(counts.replies)}

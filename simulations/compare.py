@@ -12,18 +12,23 @@ from clients.memory import MemorySpec
 from clients.opening import local_training
 from clients.personal import FineTuning
 from clients.training import step_losses
-from fedrec.agreement import Agreement, agreed_ranker
+from fedrec.agreement import Agreement, agreed_counting, agreed_ranker
 from fedrec.config import Config, LocalConfig
 from fedrec.evaluation import baselines
-from fedrec.evaluation.masking import masking_of_targets
+from fedrec.evaluation.masking import masking_of, masking_of_targets
 from fedrec.evaluation.protocol import Evaluation
 from fedrec.model.adapters import adapter_arrays, load_adapter_arrays, schema_of, trainable_parameters
+from fedrec.model.counting import person_statistics
 from fedrec.model.pairs import PairPart, PublicPairs
 from fedrec.model.popularity import popularity_shares
 from fedrec.model.ranker import Ranker
 from fedrec.report.progress import Progress
 from fedrec.runfolder import STATISTICS
 from fedrec.schema import Arrays, parameters_of, unflatten
+from server.census import Counts
+from server.job import reading_of
+from server.panel import load_judge
+from server.statistics import weighed_pairs
 from server.strategy import ServerState
 from simulations.prepare import People
 from simulations.rows import MerchantScorer, Table, fine_tuned, ranker_scorer
@@ -77,7 +82,7 @@ class _Contenders:
     def __init__(
         self, config: Config, run: Path, people: People, agreement: Agreement, *, held_out: bool = False
     ) -> None:
-        self._config, self._people, self._agreement = config, people, agreement
+        self._config, self._run, self._people, self._agreement = config, run, people, agreement
         self._train = people.split.train
         self._clients = people.partition.held_out if held_out else people.partition.clients
         self.table = Table(people, masking_of_targets(config.data), self._clients)
@@ -134,10 +139,23 @@ class _Contenders:
         }
 
     def centralized(self) -> Evaluation:
-        """The adapter trained on everybody's pooled histories, without privacy."""
+        """The adapter trained on everybody's pooled histories, and their exact counts, without privacy."""
         load_adapter_arrays(self.ranker, self.base)
         _train_pooled(self.ranker, self._people, self._agreement)
-        return self.table.judge(ranker_scorer(self.ranker, self._train, parts=self._pairs))
+        trained = adapter_arrays(self.ranker)
+        return self.alone(trained, self._counted_exactly(trained))
+
+    def _counted_exactly(self, adapter: Arrays) -> list[PairPart]:
+        """What a federation whose noise is zero would count, weighed beside an adapter."""
+        counting = agreed_counting(self._agreement, self._run)
+        if counting is None:
+            return []
+        totals = np.zeros(parameters_of(counting.schema))
+        for places, values in person_statistics(self._train.subset(self._people.private), counting):
+            totals[places] += values
+        judge = load_judge(self._run, self._agreement, masking=masking_of(self._config.data))
+        counts = Counts(totals, noise_std=0.0, replies=len(self._clients))
+        return [weighed_pairs(counts, reading_of(self._config, counting, judge), adapter=adapter).part()]
 
 
 def measure_rows(

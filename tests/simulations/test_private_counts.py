@@ -7,13 +7,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedrec.agreement import agreed_counting, read_agreement
+from fedrec.config import load_config
 from fedrec.model.counting import person_statistics
 from fedrec.privacy.policy import load_policy
 from fedrec.report.progress import Progress
 from fedrec.schema import parameters_of
 from fedrec.workspace import client_histories, ledger_of
-from simulations.compare import REFERENCE
+from simulations.compare import REFERENCE, _Contenders, counted_parts
 from simulations.experiment import simulate
+from simulations.prepare import read_people
 from tests.simulations.test_private_metrics import config_of, finished
 from tests.tiny_run import Bench, read_lines
 
@@ -58,6 +60,21 @@ def test_without_noise_what_is_published_is_the_sum_over_everybodys_people(priva
     assert stored["first"].tolist() == counting.pairs.first[kept].tolist()
 
 
+def test_pooled_training_has_the_counts_that_a_federation_without_noise_has(private):
+    """Or a federation would be held against less than pooling its data gives."""
+    bench, _ = private
+    config, run = load_config(bench.out / "config.toml"), bench.out / REFERENCE
+    contenders = _Contenders(config, run, read_people(config), read_agreement(run))
+    trained, parts = [], []
+    contenders.alone = lambda adapter, counted: trained.append(adapter) or parts.extend(counted)
+    contenders.centralized()
+    assert any((trained[0][name] != values).any() for name, values in contenders.base.items())
+    (pooled,), (federated,) = parts, counted_parts(run)
+    assert (pooled.weight, pooled.recent, pooled.sharpness) == (40.0, federated.recent, federated.sharpness)
+    assert pooled.transitions.columns.tolist() == federated.transitions.columns.tolist()
+    assert pooled.transitions.values == pytest.approx(federated.transitions.values, rel=1e-5)
+
+
 def test_the_counts_enter_the_rows_that_were_federated_and_no_other(private, tmp_path):
     bench, summary = private
     plain = finished(Bench.at(tmp_path), compare=True)
@@ -65,6 +82,7 @@ def test_the_counts_enter_the_rows_that_were_federated_and_no_other(private, tmp
         assert summary["metrics"][row] == plain["metrics"][row]
     assert summary["metrics"]["shared_no_noise"] != plain["metrics"]["shared_no_noise"]
     assert summary["metrics"]["federated_no_noise"] != plain["metrics"]["federated_no_noise"]
+    assert summary["metrics"]["centralized"] != plain["metrics"]["centralized"]
     report = (bench.out / "report.html").read_text()
     assert "4 clients counted pairs once; " in report
     assert "and enter the score with weight 40" in report
