@@ -135,6 +135,7 @@ def _counted(run: Path, state: ServerState) -> dict | None:
     pairs = PublicPairs.load(run, file=STATISTICS)
     return {
         "clients": state.counts.replies,
+        "numbers": state.counts.totals.size,
         "candidates": len(PublicPairs.load(run / "base")),
         "pairs": len(pairs),
         "noise_std": state.counts.noise_std,

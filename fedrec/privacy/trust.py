@@ -35,7 +35,8 @@ def check_trust(plan: "PrivacyPlan") -> None:
     least, most = (2, 2**31) if trust == DISTRIBUTED else (1, 1)
     if type(sharers) is not int or not least <= sharers <= most:
         expected = "a whole number >= 2, or there is nobody to share with" if trust == DISTRIBUTED else "1"
-        raise PrivacyError(f"noise_sharers={sharers!r}: expected {expected}, under trust={trust}")
+        more = "; ask more clients a round, as with --clients" if trust == DISTRIBUTED else ""
+        raise PrivacyError(f"noise_sharers={sharers!r}: expected {expected}, under trust={trust}{more}")
     if trust == LOCAL:
         return
     if not plan.private:

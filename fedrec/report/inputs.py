@@ -209,6 +209,7 @@ class Counted(_Part):
     """What clients counted in private before the first round."""
 
     clients: Count
+    numbers: Count = Field(description="float32 in each client's message")
     candidates: Count = Field(description="public pairs that could be counted")
     pairs: Count = Field(description="of those, the ones that stand out from the noise")
     noise_std: Finite

@@ -85,6 +85,8 @@ def test_the_counts_enter_the_rows_that_were_federated_and_no_other(private, tmp
     assert summary["metrics"]["centralized"] != plain["metrics"]["centralized"]
     report = (bench.out / "report.html").read_text()
     assert "4 clients counted pairs once; " in report
+    numbers = parameters_of(agreed_counting(read_agreement(bench.out), bench.out).schema)
+    assert f"and once {numbers * 4 / 1024:,.0f} KiB of noised counts" in report
     assert "and enter the score with weight 40" in report
     assert "one release of noised counts" in report
     split = json.loads((bench.out / "split.json").read_text())
