@@ -8,6 +8,8 @@ from fedrec.report import words
 from fedrec.report.inputs import Comparison, check_inputs
 from tests.fedrec.report.conftest import with_news
 
+COUNTED = {"clients": 50, "numbers": 39000, "candidates": 39000, "pairs": 4335, "noise_std": 0.61}
+
 
 def verdict_of(run):
     summary, _, context = check_inputs(*run)
@@ -69,14 +71,14 @@ def test_publishing_the_base_unchanged_is_said(run):
 )
 def test_what_was_counted_is_said_and_what_became_of_it(run, weight, use):
     assert not any("counted" in sentence for sentence in verdict_of(run).sentences)
-    run[2]["counted"] = {"clients": 50, "numbers": 39000, "candidates": 39000, "pairs": 4335, "noise_std": 0.61, "weight": weight}
+    run[2]["counted"] = COUNTED | {"weight": weight}
     said = f"50 clients counted pairs once; 4,335 of 39,000 public pairs stand out from noise of 0.61 and {use}"
     assert said in verdict_of(run).sentences
 
 
 def test_a_base_with_counts_beside_it_is_not_the_base_unchanged(run):
     run[2]["published_round"] = 0
-    run[2]["counted"] = {"clients": 50, "numbers": 39000, "candidates": 39000, "pairs": 4335, "noise_std": 0.61, "weight": 1.5}
+    run[2]["counted"] = COUNTED | {"weight": 1.5}
     assert verdict_of(run).sentences[1].startswith("With every merchant's local part off, the federated ranker")
 
 
