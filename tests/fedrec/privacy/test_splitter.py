@@ -82,7 +82,7 @@ def test_on_the_bundled_set_local_noise_leaves_pairs_nothing_and_the_adapter_all
     assert (split.share, split.noise_multiplier) == (0.0, None)
     assert split.prospects[PAIRS].snr < 0.5
     assert 2.0 < split.prospects[ADAPTER].snr < 3.0
-    assert split.verdict(PAIRS) == ("nothing: can't pay, more noise than signal even with 95%")
+    assert split.verdict(PAIRS) == ("nothing: can't pay, too little signal for its noise even with 95%")
     assert split.verdict(ADAPTER) == "100%, with which 87% of its signal is expected to survive"
 
 
@@ -134,7 +134,7 @@ def test_a_plan_that_pays_for_both_keeps_the_promise(make_plan, split_at):
 def test_a_share_that_is_given_is_taken_and_judged(split_at):
     split = split_at("local", 8.0, share=0.3)
     assert split.share == 0.3
-    assert split.verdict(PAIRS) == "30%, but can't pay: it buys more noise than signal"
+    assert split.verdict(PAIRS) == "30%, but can't pay: it buys too little signal for its noise"
     assert split.verdict(ADAPTER).startswith("70%, with which ")
 
 
@@ -142,7 +142,7 @@ def test_an_adapter_too_large_for_its_noise_leaves_the_budget_to_the_pairs(make_
     plan = make_plan(8.0, expected_people=75, trust="distributed", noise_sharers=50)
     split = split_budget(plan, CROWD, pairs=BUNDLED_PAIRS, adapter=AdapterSignal(10_000_000, 0.1))
     assert split.share == 0.95
-    assert split.verdict(ADAPTER) == ("the 5% that is left: can't pay, more noise than signal even with 100%")
+    assert split.verdict(ADAPTER) == ("the 5% that is left: can't pay, too little signal for its noise even with 100%")
 
 
 def test_without_public_pairs_there_is_nothing_to_release(make_plan):
