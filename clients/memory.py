@@ -95,20 +95,20 @@ class LocalMemory:
             times: their timestamps, non-decreasing, as many.
         """
         scores = self.popular.copy()
-        for _, items, values in self._personal(history, times):
+        for _, items, values in self.personal(history, times):
             scores[items] += values.astype(np.float32)
         return scores
 
     def parts(self, history: np.ndarray, times: np.ndarray) -> dict[str, np.ndarray]:
         """Return each part by name, (I,) float32; all but ``in_basket`` >= 0; zero for what nobody took."""
         parts = {"popular": self.popular.copy()}
-        for name, items, values in self._personal(history, times):
+        for name, items, values in self.personal(history, times):
             parts[name] = np.zeros(len(self.popular), np.float32)
             parts[name][items] = values
         return parts
 
-    def _personal(self, history: np.ndarray, times: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """Yield each part that is a person's own: its name, the distinct items it speaks of, their logits."""
+    def personal(self, history: np.ndarray, times: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Yield each part that is a person's own: its name, its distinct items, their logits; zero for others."""
         spec = self.spec
         probabilities = self.transitions.after(history[-spec.recent :], decay=spec.decay)
         reached = np.flatnonzero(probabilities > 0)  # of a mask: ten times as fast

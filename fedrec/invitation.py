@@ -32,6 +32,7 @@ from fedrec.runfolder import write_text
 if TYPE_CHECKING:
     from fedrec.agreement import Agreement
 
+INVITATION = "invitation"  # folder in that of the federation
 FILE, CATALOGUE, CA_CRT = "invitation.toml", "catalogue.parquet", "ca.crt"
 # Every file there is, and how large it may be: an invitation comes from somebody else.
 LARGEST = {

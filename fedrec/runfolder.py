@@ -29,6 +29,7 @@ from fedrec.errors import RunError
 
 LOCK = ".lock"
 EVENTS = "events.jsonl"
+ADAPTER = "adapter.safetensors"
 STATISTICS = "statistics.safetensors"
 SPLIT = "split.json"
 FOLDERS = ("base", "checkpoints", "keys", "ledger", "workspace")
@@ -105,7 +106,7 @@ class RunFolder:
 
     @property
     def adapter(self) -> Path:
-        return self.path / "adapter.safetensors"
+        return self.path / ADAPTER
 
     @property
     def statistics(self) -> Path:

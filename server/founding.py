@@ -14,7 +14,7 @@ from fedrec.data.catalogue import read_catalogue
 from fedrec.data.histories import Histories
 from fedrec.drafts import whole_folder
 from fedrec.errors import ConfigError
-from fedrec.invitation import Invitation, split_address, write_invitation
+from fedrec.invitation import INVITATION, Invitation, split_address, write_invitation
 from fedrec.keyfiles import CA_CRT, SERVER_KEY, TLS_CRT, read_certificate
 from fedrec.model.base import PANEL, base_digest
 from fedrec.model.making import adopt_base
@@ -22,8 +22,6 @@ from fedrec.runfolder import FEDERATION_FOLDERS, RunFolder, write_text
 from fedrec.signing import SigningKey
 from fedrec.splitting import pay_for_counts
 from server.job import job_of_run
-
-INVITATION = "invitation"
 
 
 class Founded(NamedTuple):

@@ -24,3 +24,11 @@ def bare_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Outcome]:
     """A finished run without privacy, and what it printed for a person."""
     bench = Bench.at(tmp_path_factory.mktemp("bare"))
     return bench, bench.simulate("--no-dp")
+
+
+@pytest.fixture(scope="session")
+def counted_run(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A finished run whose clients counted pairs too, exactly; what it publishes has every shared part of a score."""
+    bench = Bench.at(tmp_path_factory.mktemp("counted"), {"statistics.noise_share": 0.5, "statistics.weight": 1.0})
+    assert bench.simulate("--no-dp").exit_code == 0
+    return bench

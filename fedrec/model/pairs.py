@@ -6,7 +6,7 @@ a federation may count in private.
     pairs   weight * log(1 + sharpness * P(item | recent items))
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -112,17 +112,23 @@ class PublicPairs:
         """
         path = folder / file
         try:
-            arrays = load_file(path)
-            items, recent = (_whole(arrays[name]) for name in ("items", "recent"))
-            numbers = {name: float(arrays[name].item()) for name in ("weight", "sharpness", "decay", "shrinkage")}
-            spec = PairSpec(recent=recent, **numbers)
-            return cls(items, arrays["first"], arrays["then"], arrays["counts"], spec)
+            return cls.of_arrays(load_file(path))
         except OSError as error:
             raise RunError(
                 f"{path}: not a usable base: {error.strerror or error}; make one with fedrec pretrain"
             ) from None
-        except (ValueError, KeyError, SafetensorError) as error:
+        except (ValueError, SafetensorError) as error:
             raise RunError(f"{path}: not a usable base: {str(error).splitlines()[0]}") from None
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "PublicPairs":
+        """Build from what ``arrays`` gave, perhaps among others; ``ValueError`` when it is not a list of pairs."""
+        try:
+            items, recent = (_whole(arrays[name]) for name in ("items", "recent"))
+            numbers = {name: float(arrays[name].item()) for name in ("weight", "sharpness", "decay", "shrinkage")}
+            return cls(items, arrays["first"], arrays["then"], arrays["counts"], PairSpec(recent=recent, **numbers))
+        except KeyError as error:
+            raise ValueError(str(error)) from None
 
 
 @dataclass(frozen=True, eq=False)
