@@ -9,6 +9,8 @@ from fedrec.cli.data import data_app
 from fedrec.cli.doctor import EXAMPLES as DOCTOR_EXAMPLES
 from fedrec.cli.doctor import doctor_command
 from fedrec.cli.enrol import enrol_app
+from fedrec.cli.explain import EXAMPLES as EXPLAIN_EXAMPLES
+from fedrec.cli.explain import explain_command
 from fedrec.cli.federation import federation_app
 from fedrec.cli.items import items_app
 from fedrec.cli.join import EXAMPLES as JOIN_EXAMPLES
@@ -16,6 +18,8 @@ from fedrec.cli.join import join_command
 from fedrec.cli.keys import keys_app
 from fedrec.cli.pretrain import pretrain_command
 from fedrec.cli.privacy import privacy_app
+from fedrec.cli.recommend import EXAMPLES as RECOMMEND_EXAMPLES
+from fedrec.cli.recommend import recommend_command
 from fedrec.cli.run import EXAMPLES as RUN_EXAMPLES
 from fedrec.cli.run import run_command
 from fedrec.cli.server import SERVER_EXAMPLES, server_command
@@ -44,6 +48,8 @@ app.command("join", epilog=JOIN_EXAMPLES)(join_command)
 app.command("client", epilog=CLIENT_EXAMPLES)(client_command)
 app.command("run", epilog=RUN_EXAMPLES)(run_command)
 app.command("status", epilog=STATUS_EXAMPLES)(status_command)
+app.command("recommend", epilog=RECOMMEND_EXAMPLES)(recommend_command)
+app.command("explain", epilog=EXPLAIN_EXAMPLES)(explain_command)
 app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor_command)
 
 
