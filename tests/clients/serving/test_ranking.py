@@ -52,7 +52,7 @@ def test_a_filter_that_cannot_be_answered_is_refused(catalogue, filters, expecte
 
 
 def test_the_best_come_first_and_of_equals_the_first_in_the_catalogue():
-    scores = np.array([1.0, 3.0, -np.inf, 3.0 + 1e-7, 2.0, 3.0], np.float32)
+    scores = np.array([1.0, 3.0, -np.inf, 3.0 + 2e-6, 2.0, 3.0], np.float32)
     assert best_of(scores, 4).tolist() == [1, 3, 5, 4]
     assert best_of(scores, 2).tolist() == [1, 3]
     assert best_of(scores, 99).tolist() == [1, 3, 5, 4, 0]
