@@ -1,5 +1,5 @@
 """Every setting of a run, with its default, bound, unit and meaning. The one home of defaults, with
-``config_partition`` and ``config_parts``.
+``config_partition``, ``config_parts`` and, for what a shop sets alone, ``config_search``.
 
 The tree is frozen and refuses unknown keys. It stops at the edge: ``simulations`` and ``cli``
 unpack it into plain arguments, so nothing in the core knows that it exists.

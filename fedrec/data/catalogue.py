@@ -69,6 +69,12 @@ class Catalogue:
         rows = zip(self.titles, *columns, strict=True)
         return [". ".join(part.strip() for part in row if part.strip()) for row in rows]
 
+    def text_column(self, name: str) -> list[str]:
+        """(I,) a column of text, such as brand; ``""`` where the source has none."""
+        if self.attributes.schema.get(name) != pl.String:
+            return [""] * len(self)
+        return self.attributes[name].fill_null("").to_list()
+
     def text_only(self) -> "Catalogue":
         """The same items with nothing but their text: what a base is made from."""
         return Catalogue(self.item_ids, self.titles, self.attributes.select(self._text_parts))

@@ -33,6 +33,13 @@ def test_items_keep_the_order_of_the_file(tmp_path):
     assert catalogue.attributes.columns == ["brand", "price", "colour"]
 
 
+def test_a_column_of_text_has_an_entry_for_each_item(tmp_path):
+    catalogue = read_catalogue(write(tmp_path), columns={})
+    assert catalogue.text_column("brand") == ["Leaf", ""]
+    assert catalogue.text_column("category") == ["", ""]  # not in the file
+    assert catalogue.text_column("price") == ["", ""]  # no text
+
+
 def test_text_is_the_title_then_what_else_is_said(tmp_path):
     path = write(tmp_path, category=["Drinks", ""], description=["Loose leaves", None])
     assert read_catalogue(path, columns={}).texts() == ["Green tea. Drinks. Leaf. Loose leaves", "Mug"]
