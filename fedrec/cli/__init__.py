@@ -22,6 +22,8 @@ from fedrec.cli.recommend import EXAMPLES as RECOMMEND_EXAMPLES
 from fedrec.cli.recommend import recommend_command
 from fedrec.cli.run import EXAMPLES as RUN_EXAMPLES
 from fedrec.cli.run import run_command
+from fedrec.cli.search import EXAMPLES as SEARCH_EXAMPLES
+from fedrec.cli.search import search_command
 from fedrec.cli.server import SERVER_EXAMPLES, server_command
 from fedrec.cli.simulate import EXAMPLES, simulate_command
 from fedrec.cli.status import EXAMPLES as STATUS_EXAMPLES
@@ -47,6 +49,7 @@ app.add_typer(enrol_app, name="enrol")
 app.command("join", epilog=JOIN_EXAMPLES)(join_command)
 app.command("client", epilog=CLIENT_EXAMPLES)(client_command)
 app.command("run", epilog=RUN_EXAMPLES)(run_command)
+app.command("search", epilog=SEARCH_EXAMPLES)(search_command)
 app.command("status", epilog=STATUS_EXAMPLES)(status_command)
 app.command("recommend", epilog=RECOMMEND_EXAMPLES)(recommend_command)
 app.command("explain", epilog=EXPLAIN_EXAMPLES)(explain_command)

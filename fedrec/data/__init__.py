@@ -11,7 +11,7 @@ from fedrec.data.events import read_events
 from fedrec.data.rules import RuleCount
 from fedrec.errors import ConfigError
 
-__all__ = ["load"]
+__all__ = ["load", "load_catalogue"]
 
 
 def load(config: DataConfig) -> tuple[pl.DataFrame, Catalogue, list[RuleCount]]:
@@ -35,3 +35,15 @@ def load(config: DataConfig) -> tuple[pl.DataFrame, Catalogue, list[RuleCount]]:
     catalogue = read_catalogue(Path(config.catalogue), columns=config.catalogue_columns)
     refuse_unknown_items(events, catalogue, source=str(config.events))
     return events, catalogue, []
+
+
+def load_catalogue(config: DataConfig) -> Catalogue:
+    """The catalogue a run works on, as ``load`` gives it, without reading a named file of events.
+
+    Raises:
+        ConfigError: columns are mapped for the bundled set.
+        DataError: the file cannot be used as it is.
+    """
+    if config.catalogue is None:
+        return load(config)[1]
+    return read_catalogue(Path(config.catalogue), columns=config.catalogue_columns)
