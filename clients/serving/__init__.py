@@ -1,0 +1,1 @@
+"""What a merchant's shop asks of the ranker, beside its people's histories."""
