@@ -12,6 +12,8 @@ from fedrec.cli.enrol import enrol_app
 from fedrec.cli.explain import EXAMPLES as EXPLAIN_EXAMPLES
 from fedrec.cli.explain import explain_command
 from fedrec.cli.federation import federation_app
+from fedrec.cli.forget import EXAMPLES as FORGET_EXAMPLES
+from fedrec.cli.forget import forget_command
 from fedrec.cli.items import items_app
 from fedrec.cli.join import EXAMPLES as JOIN_EXAMPLES
 from fedrec.cli.join import join_command
@@ -28,6 +30,7 @@ from fedrec.cli.server import SERVER_EXAMPLES, server_command
 from fedrec.cli.simulate import EXAMPLES, simulate_command
 from fedrec.cli.status import EXAMPLES as STATUS_EXAMPLES
 from fedrec.cli.status import status_command
+from fedrec.cli.store import store_app
 
 typer.core.HAS_RICH = False  # our help is plain text, and beside rich typer would print "\\[required]" in it
 
@@ -53,6 +56,8 @@ app.command("search", epilog=SEARCH_EXAMPLES)(search_command)
 app.command("status", epilog=STATUS_EXAMPLES)(status_command)
 app.command("recommend", epilog=RECOMMEND_EXAMPLES)(recommend_command)
 app.command("explain", epilog=EXPLAIN_EXAMPLES)(explain_command)
+app.add_typer(store_app, name="store")
+app.command("forget", epilog=FORGET_EXAMPLES)(forget_command)
 app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor_command)
 
 
