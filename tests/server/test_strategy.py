@@ -109,7 +109,7 @@ def test_best_round_is_the_one_with_the_lowest_finite_panel_loss() -> None:
 def test_no_round_is_published_that_does_not_surely_rank_the_panel_better_than_the_base() -> None:
     run = federation()
     state = initial_state(arrays(), SCHEMA, measures={"panel_loss": 2.0, "panel_gain": 0.0})
-    rounds = ((1.0, -0.1, 0), (1.2, 1.0, 0), (1.9, 1.1, 3), (1.5, 0.9, 3), (1.6, 1.2, 5), (1.7, 9.0, 5))
+    rounds = ((1.0, -0.1, 0), (1.2, 2.5, 0), (1.9, 2.6, 3), (1.5, 2.4, 3), (1.6, 2.7, 5), (1.7, 9.0, 5))
     for loss, gain, best_round in rounds:
         state = keep_best(move(state, np.ones(11), run), run, measures={"panel_loss": loss, "panel_gain": gain})
         assert state.best_round == best_round
