@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fedrec.cli.asking import AsJson, History, Items, Run, opened
 from fedrec.cli.errors import one_line_errors
-from fedrec.cli.recommend import AsJson, History, Items, Run, opened
 
 if TYPE_CHECKING:
     from clients.serving.explaining import Explanation

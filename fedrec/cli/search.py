@@ -1,4 +1,4 @@
-"""``fedrec search``: find products of a run's catalogue by words and by meaning."""
+"""``fedrec search``: find products of a run's catalogue by words, by meaning, and for somebody in particular."""
 
 import json
 from pathlib import Path
@@ -6,16 +6,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedrec.cli.asking import (
+    AsJson,
+    Category,
+    History,
+    Items,
+    MaxPrice,
+    MinPrice,
+    opened,
+    ranked_rows,
+    ranked_table,
+)
 from fedrec.cli.errors import one_line_errors
-from fedrec.errors import ConfigError
 from fedrec.paths import make_app_importable
 
 if TYPE_CHECKING:
     import numpy as np
 
     from clients.serving.dense import DenseIndex
-    from clients.serving.search import Hit
-    from fedrec.config import ItemsConfig
+    from fedrec.config import DataConfig, ItemsConfig
     from fedrec.data.catalogue import Catalogue
 
 EXAMPLES = """Examples:
@@ -23,6 +32,8 @@ EXAMPLES = """Examples:
 \b
   fedrec search runs/mine "red mug"
       products with these words, and products that mean this
+  fedrec search runs/mine "red mug" --history 85123A,22423 --max-price 5
+      what is found, in an order that suits somebody who bought these two
   fedrec search runs/mine "rde mgus" --k 5 --json
       misspelt words are answered too
   fedrec search runs/mine "gift for a child" --encoder all-MiniLM-L6-v2
@@ -32,53 +43,61 @@ EXAMPLES = """Examples:
 
 @one_line_errors
 def search_command(
-    run: Annotated[Path, typer.Argument(help="run folder")],
+    run: Annotated[Path, typer.Argument(help="run folder", metavar="RUN")],
     query: Annotated[str, typer.Argument(help="what to look for")],
+    history: History = None,
     k: Annotated[int, typer.Option("--k", min=1, max=1000, help="products, at most")] = 10,
-    category: Annotated[str | None, typer.Option(help="only of this category")] = None,
+    category: Category = None,
+    min_price: MinPrice = None,
+    max_price: MaxPrice = None,
     encoder: Annotated[
         str | None, typer.Option(help="hashing, a Hugging Face folder or name [the run's own]; reads the query")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")] = False,
+    catalogue: Items = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Search the catalogue of a run."""
+    """Search the catalogue of a run; with a history, the run's ranker has a say in the order of what is found."""
     make_app_importable()
     from fedrec.quiet import silence
 
     silence()
     from clients.serving.fulltext import cached_index
+    from clients.serving.ranking import Filters, allowed_items
     from clients.serving.search import Searcher
     from fedrec.config import load_config
-    from fedrec.data import load_catalogue
 
     config = load_config(run / "config.toml")
-    catalogue = load_catalogue(config.data)
-    allowed = None if category is None else _of_category(catalogue, category)
-    dense = _dense(catalogue, config.items, named=encoder)
+    items, own_scores = _asked(run, config.data, history, catalogue=catalogue)
+    allowed = allowed_items(items, Filters(category, min_price, max_price))
+    dense = _dense(items, config.items, named=encoder)
     if dense is None:
         typer.echo(
             "by words only: the bundled vectors ship without their encoder; name one with --encoder PATH", err=True
         )
-    searcher = Searcher(cached_index(catalogue, _cache()), dense)
-    # The place for a person's own scores of the items, user_scores=, as the ranker gives them for a history.
-    hits = searcher.search(query, k=k, allowed=allowed)
+    searcher = Searcher(cached_index(items, _cache()), dense)
+    rows = ranked_rows(items, searcher.search(query, k=k, allowed=allowed, user_scores=own_scores))
     if as_json:
-        typer.echo(json.dumps(_document(query, hits, catalogue, by_meaning=dense is not None), ensure_ascii=False))
+        about = {"query": query, "by_meaning": dense is not None, "personalized": own_scores is not None}
+        typer.echo(json.dumps(about | {"hits": rows}, ensure_ascii=False))
     else:
-        _print(hits, catalogue)
+        _print(rows)
 
 
-def _of_category(catalogue: "Catalogue", category: str) -> "np.ndarray":
-    """(I,) bool; letter case does not count."""
+def _asked(
+    run: Path, data: "DataConfig", history: list[str] | None, *, catalogue: Path | None
+) -> tuple["Catalogue", "np.ndarray | None"]:
+    """The products, and the score (I,) that a history gives them; without one the model is not loaded."""
+    if history is None:
+        from fedrec.data import load_catalogue
+
+        named = {} if catalogue is None else {"catalogue": str(catalogue)}
+        return load_catalogue(data.model_copy(update=named)), None
     import numpy as np
 
-    categories = np.array([text.strip().casefold() for text in catalogue.text_column("category")])
-    allowed = categories == category.strip().casefold()
-    if not allowed.any():
-        known = sorted({text for text in catalogue.text_column("category") if text})
-        there_are = f"there are {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}" if known else "none is known"
-        raise ConfigError(f"--category {category!r}: no product of it in this catalogue; {there_are}")
-    return allowed
+    from clients.serving.scoring import score_parts
+
+    model, past = opened(run, history, catalogue=catalogue)
+    return model.catalogue, np.sum(list(score_parts(model, past).values()), axis=0)
 
 
 def _dense(catalogue: "Catalogue", items: "ItemsConfig", *, named: str | None) -> "DenseIndex | None":
@@ -103,32 +122,11 @@ def _cache() -> Path:
     return Path.home() / ".cache" / "fedrec"
 
 
-def _document(query: str, hits: "list[Hit]", catalogue: "Catalogue", *, by_meaning: bool) -> dict:
-    listed = [
-        {
-            "item_id": catalogue.item_ids[hit.item],
-            "title": catalogue.titles[hit.item],
-            "score": round(hit.score, 6),
-            "parts": {name: round(value, 6) for name, value in hit.parts.items()},
-        }
-        for hit in hits
-    ]
-    return {"query": query, "by_meaning": by_meaning, "hits": listed}
-
-
-def _print(hits: "list[Hit]", catalogue: "Catalogue") -> None:
+def _print(rows: list[dict]) -> None:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    if not hits:
+    if not rows:
         typer.echo("nothing found; try other words")
         return
-    table = Table(box=None, pad_edge=False)
-    for name in ("", "ITEM", "TITLE", "SCORE", "FOUND BY"):
-        table.add_column(name, justify="right" if name in ("", "SCORE") else "left", overflow="fold")
-    for rank, hit in enumerate(hits, start=1):
-        by = ", ".join(f"{name} {value:.2f}" for name, value in hit.parts.items())
-        row = (str(rank), catalogue.item_ids[hit.item], catalogue.titles[hit.item], f"{hit.score:.2f}", by)
-        table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(table)
+    found_by = [", ".join(f"{name} {value:.2f}" for name, value in row["parts"].items()) for row in rows]
+    Console(highlight=False).print(ranked_table(rows, last=("found by", found_by)))

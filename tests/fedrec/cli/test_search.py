@@ -4,18 +4,22 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import polars as pl
 import pytest
 import tomli_w
 
 from clients.serving.fulltext import FullTextIndex
+from clients.serving.scoring import score_parts
 from clients.serving.search import Searcher
 from fedrec.config import Config, DataConfig, parse_config
+from fedrec.config_search import SearchConfig
 from fedrec.data import load_catalogue
 from fedrec.data.bundled import BUNDLED_ITEM_VECTORS
 from fedrec.model.items import read_item_metadata
 from tests.clients.serving.tiny_shop import ROWS
 from tests.tiny_run import ROOT, Bench, fedrec
+from tests.tiny_serving import shop_of
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +47,13 @@ def search(run, *arguments):
     return fedrec("search", run, *arguments, home=run)
 
 
+def search_of(bench, *arguments):
+    return fedrec("search", bench.out, *arguments, home=bench.folder)
+
+
 @pytest.mark.parametrize("typed", ["red mug", "rde mugs", "MUG, red", "red mu"])
 def test_a_product_is_found_however_it_is_typed(bench, typed):
-    outcome = fedrec("search", bench.out, typed, "--json", "--k", 3, home=bench.folder)
+    outcome = search_of(bench, typed, "--json", "--k", 3)
     assert outcome.exit_code == 0
     assert outcome.stderr == ""
     found = json.loads(outcome.stdout)
@@ -60,8 +68,8 @@ def test_a_product_is_found_however_it_is_typed(bench, typed):
 
 
 def test_a_person_reads_a_table(bench):
-    lines = fedrec("search", bench.out, "red mug", "--k", 2, home=bench.folder).stdout.splitlines()
-    assert lines[0].split() == ["ITEM", "TITLE", "SCORE", "FOUND", "BY"]
+    lines = search_of(bench, "red mug", "--k", 2).stdout.splitlines()
+    assert lines[0].split() == ["item", "title", "score", "found", "by"]
     assert lines[1].split()[:4] == ["1", "i00", "red", "mug"]
     assert len(lines) == 3
 
@@ -69,18 +77,63 @@ def test_a_person_reads_a_table(bench):
 def test_only_a_category_is_searched(shop_run):
     found = json.loads(search(shop_run, "red", "--category", " LIGHTS", "--json").stdout)
     assert {hit["item_id"] for hit in found["hits"]} == {"l1", "l2"}
-    refused = search(shop_run, "red", "--category", "toys")
-    assert refused.exit_code == 2
-    assert refused.stderr == (
-        "error: --category 'toys': no product of it in this catalogue; "
-        "there are audio, books, kitchen, lights, office\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--category", "light"), "category 'light': no item of the catalogue has it; did you mean 'lights'?"),
+        (("--max-price", "3"), "price: the catalogue has no such column, so leave this filter out"),
+    ],
+)
+def test_a_filter_that_the_catalogue_cannot_answer_is_refused(shop_run, flags, expected):
+    refused = search(shop_run, "red", *flags)
+    assert (refused.exit_code, refused.stderr) == (2, f"error: {expected}\n")
+
+
+def test_only_a_range_of_prices_is_searched(bench):
+    flags = ("--min-price", 2, "--max-price", 3, "--k", 40, "--json")
+    found = json.loads(search_of(bench, "red mug", *flags).stdout)
+    assert {hit["item_id"] for hit in found["hits"]} == {"i04", "i05", "i06", "i07", "i08"}  # 1 + item / 4
+
+
+def test_a_history_orders_what_is_found_by_the_score_of_the_run_s_own_ranker(counted_run):
+    model, history = shop_of(counted_run.out).model, ["i03", "i09", "i12"]
+    flags = ("mug", "--k", 40, "--json")
+    plain, own = (
+        {hit["item_id"]: hit for hit in json.loads(search_of(counted_run, *flags, *more).stdout)["hits"]}
+        for more in ((), ("--history", ",".join(history)))
     )
+    past = np.array([model.catalogue.index[item] for item in history])
+    scores = np.sum(list(score_parts(model, past).values()), axis=0)
+    assert len(own) == 40
+    assert plain.keys() == own.keys()
+    for item_id, hit in own.items():
+        of_person = SearchConfig().person * (scores[model.catalogue.index[item_id]] - scores.min()) / np.ptp(scores)
+        assert hit["parts"]["person"] == pytest.approx(of_person, abs=1e-5)
+        assert hit["score"] == pytest.approx(plain[item_id]["score"] + of_person, abs=1e-5)
+    assert list(plain) != list(own)
 
 
-def test_a_category_of_a_catalogue_without_any_is_refused(bench):
-    refused = fedrec("search", bench.out, "red", "--category", "toys", home=bench.folder)
+def test_a_history_is_read_as_elsewhere(counted_run):
+    refused = search_of(counted_run, "mug", "--history", "i03,j09")
     assert refused.exit_code == 2
-    assert refused.stderr == "error: --category 'toys': no product of it in this catalogue; none is known\n"
+    assert refused.stderr.startswith("error: --history: item 'j09' is not in the catalogue; did you mean ")
+
+
+def test_without_a_history_no_model_is_needed_and_with_one_it_is(bench):
+    assert search_of(bench, "mug").exit_code == 0
+    refused = search_of(bench, "mug", "--history", "i03")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(f"error: {bench.out}/agreement.json: not a usable agreement")
+
+
+def test_a_catalogue_that_moved_is_named(shop_run):
+    moved = (shop_run / "items.csv").rename(shop_run / "moved.csv")
+    refused = search(shop_run, "red")
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith(f"error: {shop_run}/items.csv: ")
+    assert search(shop_run, "red", "--catalogue", moved).exit_code == 0
 
 
 def test_nothing_found_is_said_and_no_error(shop_run):

@@ -1,0 +1,88 @@
+"""What the commands that ask a published model share: their options, loading it, and a ranked list on the screen."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from fedrec.paths import make_app_importable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from clients.serving.model import ServedModel
+    from fedrec.data.catalogue import Catalogue
+
+Run = Annotated[Path, typer.Argument(help="folder of a run with a published adapter", metavar="RUN")]
+History = Annotated[
+    list[str] | None, typer.Option(help="item ids as in the catalogue, oldest first: A,B,C; repeatable")
+]
+Category = Annotated[str | None, typer.Option(help="of this category alone")]
+MinPrice = Annotated[float | None, typer.Option(help="at least this price")]
+MaxPrice = Annotated[float | None, typer.Option(help="at most this price")]
+Items = Annotated[
+    Path | None, typer.Option("--catalogue", help="file of the run's items, where it has moved [as the run says]")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")]
+
+
+class Ranked(Protocol):
+    """An item of a list, found by whatever: its index, its score, and what that is the sum of."""
+
+    @property
+    def item(self) -> int: ...
+    @property
+    def score(self) -> float: ...
+    @property
+    def parts(self) -> Mapping[str, float]: ...
+
+
+def opened(run: Path, history: list[str] | None, *, catalogue: Path | None) -> tuple["ServedModel", "np.ndarray"]:
+    """Load a run's model, and find the items of a history in its catalogue."""
+    make_app_importable()
+    from fedrec.quiet import silence
+
+    silence()
+    from clients.serving.lookup import positions_of, split_ids
+    from clients.serving.model import load_model
+
+    model = load_model(run, catalogue=catalogue)
+    ids = split_ids(model.catalogue, history or [])
+    return model, positions_of(model.catalogue, ids, flag="--history")
+
+
+def ranked_rows(catalogue: "Catalogue", found: Iterable[Ranked]) -> list[dict[str, Any]]:
+    """Each item of a list as JSON has it."""
+    return [
+        {
+            "item_id": catalogue.item_ids[one.item],
+            "title": catalogue.titles[one.item],
+            "score": one.score,
+            "parts": dict(one.parts),
+        }
+        for one in found
+    ]
+
+
+def ranked_table(rows: Sequence[Mapping[str, Any]], *, last: tuple[str, Sequence[str]] | None = None) -> Table:
+    """A list for a person to read; a row's ``reason``, if any, stands under its title.
+
+    Args:
+        rows: of ``ranked_rows``.
+        last: a further column, if any: its name and its cells.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", justify="right")
+    table.add_column("item", no_wrap=True)
+    table.add_column("title", overflow="fold")
+    table.add_column("score", justify="right")
+    if last:
+        table.add_column(last[0], overflow="fold")
+    for place, row in enumerate(rows):
+        reason = f"\n[dim]{escape(row['reason'])}[/]" if "reason" in row else ""
+        cells = [str(place + 1), escape(row["item_id"]), escape(row["title"]) + reason, f"{row['score']:.2f}"]
+        table.add_row(*cells, *([escape(last[1][place])] if last else []))
+    return table
