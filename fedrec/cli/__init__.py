@@ -11,6 +11,8 @@ from fedrec.cli.doctor import doctor_command
 from fedrec.cli.enrol import enrol_app
 from fedrec.cli.explain import EXAMPLES as EXPLAIN_EXAMPLES
 from fedrec.cli.explain import explain_command
+from fedrec.cli.export import EXAMPLES as EXPORT_EXAMPLES
+from fedrec.cli.export import export_command
 from fedrec.cli.federation import federation_app
 from fedrec.cli.forget import EXAMPLES as FORGET_EXAMPLES
 from fedrec.cli.forget import forget_command
@@ -56,6 +58,7 @@ app.command("search", epilog=SEARCH_EXAMPLES)(search_command)
 app.command("status", epilog=STATUS_EXAMPLES)(status_command)
 app.command("recommend", epilog=RECOMMEND_EXAMPLES)(recommend_command)
 app.command("explain", epilog=EXPLAIN_EXAMPLES)(explain_command)
+app.command("export", epilog=EXPORT_EXAMPLES)(export_command)
 app.add_typer(store_app, name="store")
 app.command("forget", epilog=FORGET_EXAMPLES)(forget_command)
 app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor_command)
