@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.tiny_run import Bench, Outcome
+from tests.tiny_run import LEARNING, Bench, Outcome
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,7 @@ def bare_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, Outcome]:
 @pytest.fixture(scope="session")
 def counted_run(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """A finished run whose clients counted pairs too, exactly; what it publishes has every shared part of a score."""
-    bench = Bench.at(tmp_path_factory.mktemp("counted"), {"statistics.noise_share": 0.5, "statistics.weight": 1.0})
+    counting = {"statistics.noise_share": 0.5, "statistics.weight": 1.0}
+    bench = Bench.at(tmp_path_factory.mktemp("counted"), LEARNING | counting)
     assert bench.simulate("--no-dp").exit_code == 0
     return bench

@@ -60,8 +60,7 @@ def test_the_adapter_equals_the_simulations_on_the_same_partition(trained):
     assert simulated.exit_code == 0, simulated.stderr
     theirs, ours = final_vectors(out), final_vectors(deployment.federation)
     assert np.abs(ours["adapter"]).max() > 1e-3  # it did learn
-    np.testing.assert_allclose(ours["adapter"], theirs["adapter"], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(ours["best"], theirs["best"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(ours["adapter"], theirs["adapter"], rtol=0, atol=1e-6)  # what is published a panel says
 
 
 def test_the_operator_is_told_what_happened(trained):

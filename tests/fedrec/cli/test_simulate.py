@@ -17,7 +17,7 @@ from fedrec.agreement import agreed_ranker, read_agreement
 from fedrec.model.adapters import adapter_arrays
 from fedrec.report.inputs import Summary
 from fedrec.workspace import ledger_of
-from tests.tiny_run import ROOT, SETTINGS, Bench, fedrec, read_lines
+from tests.tiny_run import LEARNING, ROOT, SETTINGS, Bench, fedrec, read_lines
 
 METRICS = dict.fromkeys(
     ("ndcg@10", "hr@10", "mrr@10", "recall@20", "coverage@10", "merchant_ndcg@10", "worst_decile_ndcg@10"),
@@ -199,8 +199,12 @@ def test_round_0_is_published_and_equals_the_base_when_no_round_helps(tmp_path):
         np.testing.assert_allclose(published[name], values, rtol=0, atol=1e-6)
 
 
-def test_a_round_that_helps_is_published(bare_run):
-    bench, _ = bare_run
+def test_a_round_that_surely_helps_is_published(tmp_path):
+    bench = Bench.at(tmp_path, LEARNING)
+    assert bench.simulate("--no-dp").exit_code == 0
+    report = json.loads((bench.out / "report.json").read_text(encoding="utf-8"))
+    surely = [line["round"] for line in read_lines(bench.out / "events.jsonl") if line["panel_gain"] > 2.5]
+    assert report["context"]["published_round"] in surely
     fresh = adapter_arrays(agreed_ranker(read_agreement(bench.out), bench.out))
     published = load_file(bench.out / "adapter.safetensors")
     assert any(np.abs(published[name] - fresh[name]).max() > 1e-4 for name in fresh)
