@@ -89,7 +89,8 @@ def onnx_program(ranker: Ranker, codes: np.ndarray, scales: np.ndarray) -> bytes
     if not all(map(find_spec, ("onnx", "onnxscript"))):
         raise ConfigError("export: needs the packages onnx and onnxscript; pip install 'fedrec[onnx]'")
     history = ranker.spec.history
-    batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1, max=history)
+    batch = torch.export.Dim("batch", min=1)
+    length = torch.export.Dim("length", min=1, max=history) if history > 1 else torch.export.Dim.STATIC
     example = torch.zeros(2, min(history, 3), dtype=torch.long), torch.zeros(2, dtype=torch.long)
     loggers = logging.getLogger("torch.onnx")
     level = loggers.level
@@ -103,7 +104,7 @@ def onnx_program(ranker: Ranker, codes: np.ndarray, scales: np.ndarray) -> bytes
                 input_names=["items", "positions"],
                 output_names=["scores"],
                 opset_version=OPSET,
-                dynamic_shapes={"items": {0: batch, 1: length if history > 1 else 1}, "positions": {0: batch}},
+                dynamic_shapes={"items": {0: batch, 1: length}, "positions": {0: batch}},
                 dynamo=True,
                 verbose=False,
             )
