@@ -66,7 +66,7 @@ class PanelJudge:
 
 
 def load_judge(run: Path, agreement: Agreement, *, masking: Masking) -> PanelJudge | None:
-    """Make the judge of a run; None when there is no panel.
+    """Make the judge of a run; None when there is no panel, or nobody on it with anything to predict.
 
     Raises:
         RunError: the base is damaged.
@@ -77,6 +77,8 @@ def load_judge(run: Path, agreement: Agreement, *, masking: Masking) -> PanelJud
         return None
     pairs = PublicPairs.load(run / "base").part()
     ranker, panel = agreed_ranker(agreement, run), Histories.load(path)
+    if not (panel.lengths > 1).any():
+        return None
     if masking is Masking.HISTORY:
         refuse_repeats(panel)
     return PanelJudge(ranker, panel, pairs, masking, adapter_arrays(ranker))

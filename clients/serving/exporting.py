@@ -3,8 +3,6 @@
 import copy
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import torch
 from clients.serving.model import ServedModel
 from clients.serving.program import OPSET, int8_codes, onnx_program
 from fedrec.data.histories import Histories
-from fedrec.errors import RunError
+from fedrec.drafts import whole_folder
 from fedrec.evaluation.masking import Masking
 from fedrec.evaluation.panel import panel_people
 from fedrec.evaluation.protocol import paired_difference
@@ -70,7 +68,7 @@ def export_model(
 
     Args:
         model: stays as it is.
-        folder: new, or empty.
+        folder: new.
         int8: round the item vectors to int8, one scale a row.
         quality: what that costs, where it was measured.
 
@@ -79,30 +77,17 @@ def export_model(
 
     Raises:
         ConfigError: the packages that write ONNX are not installed.
-        RunError: ``folder`` holds something, or cannot be written.
+        RunError: ``folder`` exists, or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder}: there already; choose a new folder")
     table = int8_codes(model.vectors) if int8 else (model.vectors, np.ones(model.ranker.items, np.float32))
-    program = onnx_program(model.ranker, *table)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from None
-    try:
-        write_bytes(unfinished / PROGRAM, program)
-        write_arrays(unfinished / PAIRS, _pair_arrays(model.parts))
-        write_json(unfinished / ITEMS, list(model.catalogue.item_ids))
-        digests = {name: _digest(unfinished / name) for name in (PROGRAM, PAIRS, ITEMS)}
-        write_json(unfinished / MANIFEST, _manifest(model, digests, int8=int8, quality=quality))
-        manifest = json.loads((unfinished / MANIFEST).read_text(encoding="utf-8"))
-        unfinished.chmod(0o755)  # mkdtemp's is for its owner alone; nothing in it is secret
-        unfinished.replace(folder)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}; choose another folder") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with whole_folder(folder) as draft:
+        write_bytes(draft / PROGRAM, onnx_program(model.ranker, *table))
+        write_arrays(draft / PAIRS, _pair_arrays(model.parts))
+        write_json(draft / ITEMS, list(model.catalogue.item_ids))
+        digests = {name: _digest(draft / name) for name in (PROGRAM, PAIRS, ITEMS)}
+        write_json(draft / MANIFEST, _manifest(model, digests, int8=int8, quality=quality))
+        manifest = json.loads((draft / MANIFEST).read_text(encoding="utf-8"))
+        draft.chmod(0o755)  # a draft is for its owner alone; nothing in this one is secret
     return manifest
 
 

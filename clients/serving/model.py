@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from fedrec.agreement import Agreement, agreed_ranker, read_agreement
-from fedrec.config import Config, load_config
-from fedrec.data.bundled import load_bundled
+from fedrec.config import Config, DataConfig, load_config
+from fedrec.data import load_catalogue
 from fedrec.data.catalogue import Catalogue, read_catalogue
 from fedrec.errors import ConfigError, DataError, RunError, WireError
 from fedrec.evaluation.masking import Masking, masking_of_targets
@@ -168,15 +168,24 @@ def _config(run: Path, agreement: Agreement) -> Config:
     return config
 
 
+def catalogue_of(run: Path, data: DataConfig, *, named: Path | None = None) -> Catalogue:
+    """The items of a run: of a named file, of its federation's invitation, or as its settings say.
+
+    Raises:
+        ConfigError: columns are mapped for the bundled set.
+        DataError: the file cannot be used as it is.
+    """
+    invited = run / INVITATION / INVITED
+    if named is None and invited.exists():
+        return read_catalogue(invited, columns={})
+    return load_catalogue(data if named is None else data.model_copy(update={"catalogue": named}))
+
+
 def _catalogue(run: Path, config: Config, *, named: Path | None) -> Catalogue:
-    """The items that the base was made for: of a named file, of the invitation, or as the settings say."""
-    data, invited, digest = config.data, run / INVITATION / INVITED, run / "base" / CATALOGUE
-    source = named or (invited if invited.exists() else data.catalogue)
+    """The items that the base was made for."""
+    digest = run / "base" / CATALOGUE
     try:
-        if source is None:
-            catalogue = load_bundled()[1]
-        else:
-            catalogue = read_catalogue(source, columns={} if source == invited else data.catalogue_columns)
+        catalogue = catalogue_of(run, config.data, named=named)
     except (ConfigError, DataError) as error:
         raise RunError(f"{error}; give the run's items with --catalogue FILE") from None
     try:
@@ -185,7 +194,7 @@ def _catalogue(run: Path, config: Config, *, named: Path | None) -> Catalogue:
         raise RunError(f"{digest}: cannot be read; put the run's own base back") from None
     if catalogue.text_only().digest() != expected:
         raise RunError(
-            f"{source or 'the bundled catalogue'}: other items, texts or another order than {run / 'base'} was made "
-            "for; give the run's items with --catalogue FILE"
+            f"{named or config.data.catalogue or 'the catalogue'}: other items, texts or another order than "
+            f"{run / 'base'} was made for; give the run's items with --catalogue FILE"
         )
     return catalogue

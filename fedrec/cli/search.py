@@ -18,6 +18,7 @@ from fedrec.cli.asking import (
     ranked_table,
 )
 from fedrec.cli.errors import one_line_errors
+from fedrec.config_serving import ServingConfig
 from fedrec.paths import make_app_importable
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def search_command(
     run: Annotated[Path, typer.Argument(help="run folder", metavar="RUN")],
     query: Annotated[str, typer.Argument(help="what to look for")],
     history: History = None,
-    k: Annotated[int, typer.Option("--k", min=1, max=1000, help="products, at most")] = 10,
+    k: Annotated[int, typer.Option("--k", min=1, max=1000, help="products, at most")] = ServingConfig().k,
     category: Category = None,
     min_price: MinPrice = None,
     max_price: MaxPrice = None,
@@ -88,10 +89,9 @@ def _asked(
 ) -> tuple["Catalogue", "np.ndarray | None"]:
     """The products, and the score (I,) that a history gives them; without one the model is not loaded."""
     if history is None:
-        from fedrec.data import load_catalogue
+        from clients.serving.model import catalogue_of
 
-        named = {} if catalogue is None else {"catalogue": str(catalogue)}
-        return load_catalogue(data.model_copy(update=named)), None
+        return catalogue_of(run, data, named=catalogue), None
     import numpy as np
 
     from clients.serving.scoring import score_parts

@@ -46,6 +46,8 @@ def test_gain_is_that_over_the_base_in_standard_errors_of_the_pairs(run):
     expected = (after - before).mean() / ((after - before).std(ddof=1) / np.sqrt(6))  # one of the seven has one event
     assert judge(adapter_arrays(ranker))["panel_gain"] == pytest.approx(expected, rel=1e-9)
     assert abs(expected) > 0.01
+    resumed = load_judge(run, agreed, masking=Masking.LAST)  # is not shown the base first
+    assert resumed(adapter_arrays(ranker))["panel_gain"] == pytest.approx(expected, rel=1e-9)
 
 
 def test_gain_of_one_person_alone_is_never_sure(run):
@@ -56,7 +58,9 @@ def test_gain_of_one_person_alone_is_never_sure(run):
     assert load_judge(run, agreed, masking=Masking.LAST)(adapter_arrays(ranker))["panel_gain"] == 0
 
 
-def test_run_without_a_panel_has_no_judge(run):
+def test_run_without_a_panel_that_has_anything_to_predict_has_no_judge(run):
+    assert load_judge(run, read_agreement(run), masking=Masking.LAST) is None
+    histories(1, 1).save(run / "base" / PANEL)
     assert load_judge(run, read_agreement(run), masking=Masking.LAST) is None
 
 

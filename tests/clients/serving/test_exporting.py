@@ -142,7 +142,7 @@ def test_an_export_can_be_repeated_and_tells_no_path_of_this_machine(model, expo
 
 def test_a_folder_that_holds_something_is_left_alone(model, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(RunError, match="there already; choose a new folder"):
+    with pytest.raises(RunError, match="exists; choose another place"):
         export_model(model, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 

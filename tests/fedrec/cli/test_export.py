@@ -28,4 +28,4 @@ def test_a_run_that_is_none_and_a_folder_that_is_there_are_refused(counted_run, 
     assert refused.stderr.startswith(f"error: {tmp_path}/agreement.json: not a usable agreement")
     taken = fedrec("export", counted_run.out, "--out", counted_run.out, home=tmp_path)
     assert (taken.exit_code, taken.stdout) == (2, "")
-    assert taken.stderr == f"error: {counted_run.out}: there already; choose a new folder\n"
+    assert taken.stderr == f"error: {counted_run.out}: exists; choose another place\n"

@@ -16,6 +16,8 @@ from fedrec.config import Config, DataConfig, parse_config
 from fedrec.config_search import SearchConfig
 from fedrec.data import load_catalogue
 from fedrec.data.bundled import BUNDLED_ITEM_VECTORS
+from fedrec.data.catalogue import read_catalogue, write_catalogue
+from fedrec.invitation import CATALOGUE, INVITATION
 from fedrec.model.items import read_item_metadata
 from tests.clients.serving.tiny_shop import ROWS
 from tests.tiny_run import ROOT, Bench, fedrec
@@ -41,6 +43,19 @@ def shop_run(tmp_path):
     config = {"data": {"catalogue": str(tmp_path / "items.csv")}, "items": {"encoder": "hashing"}}
     (tmp_path / "config.toml").write_text(tomli_w.dumps(config))
     return tmp_path
+
+
+def test_the_products_of_a_federation_are_those_of_its_invitation_and_not_the_bundled_ones(shop_run):
+    (shop_run / INVITATION).mkdir()
+    (shop_run / "items.csv").rename(shop_run / INVITATION / "items.csv")
+    invited = read_catalogue(shop_run / INVITATION / "items.csv", columns={})
+    write_catalogue(invited, shop_run / INVITATION / CATALOGUE)
+    (shop_run / "config.toml").write_text('[items]\nencoder = "hashing"\n')
+    found = search(shop_run, "mug", "--json")
+    assert found.exit_code == 0, found.stderr
+    hits = json.loads(found.stdout)["hits"]
+    assert {hit["item_id"] for hit in hits} <= set(invited.item_ids)
+    assert hits
 
 
 def search(run, *arguments):

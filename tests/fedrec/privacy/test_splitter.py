@@ -115,6 +115,14 @@ def test_more_epsilon_and_more_people_never_hurt(split_at, trust, part):
         assert found[0].snr < found[-1].snr
 
 
+def test_pairs_are_paid_for_from_half_as_much_signal_as_noise_on(split_at):
+    """Measured: a quarter of what exact pairs bring at .7, next to nothing at .4."""
+    below, above = (split_at("local", 8.0, people=people, share=0.95).prospects[PAIRS] for people in (85, 120))
+    assert 0.3 < below.snr < 0.5 < above.snr < 0.8
+    assert split_at("local", 8.0, people=85).share == 0
+    assert split_at("local", 8.0, people=120).share > 0.5
+
+
 def test_with_enough_people_local_noise_pays_for_pairs_too(split_at):
     assert split_at("local", 8.0, people=1200).share > 0.5
 
