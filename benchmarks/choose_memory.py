@@ -16,6 +16,7 @@ import numpy as np
 
 from clients.memory import LocalMemory, MemorySpec
 from clients.personal import FineTuning, fine_tune
+from clients.remembering import memory_spec
 from clients.training import LocalTraining
 from fedrec.agreeing import adapter_spec
 from fedrec.config import Config, parse_config
@@ -27,7 +28,6 @@ from fedrec.model.base import load_base
 from fedrec.model.making import make_base
 from fedrec.model.popularity import popularity_shares
 from fedrec.report.progress import Progress
-from simulations.compare import memory_spec
 from simulations.prepare import People, read_people
 from simulations.rows import ranker_scorer
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clients.memory import MemorySpec
 from clients.opening import local_training
 from clients.personal import FineTuning
+from clients.remembering import memory_spec
 from clients.training import step_losses
 from fedrec.agreement import Agreement, agreed_counting, agreed_ranker
-from fedrec.config import Config, LocalConfig
+from fedrec.config import Config
 from fedrec.evaluation import baselines
 from fedrec.evaluation.masking import masking_of, masking_of_targets
 from fedrec.evaluation.protocol import Evaluation
@@ -56,24 +56,6 @@ class Results:
     trainable_parameters: int
     seconds: float
     held_out: dict[str, Evaluation]
-
-
-def memory_spec(local: LocalConfig) -> MemorySpec:
-    """How merchants remember, as configured."""
-    return MemorySpec(
-        weight=local.memory_weight,
-        sharpness=local.memory_sharpness,
-        window=local.memory_window,
-        recent=local.memory_recent,
-        decay=local.memory_decay,
-        shrinkage=local.memory_shrinkage,
-        repeat_weight=local.repeat_weight,
-        repeat_decay=local.repeat_decay,
-        basket_weight=local.basket_weight,
-        popular_weight=local.popular_weight,
-        popular_half_life_days=local.popular_half_life_days,
-        popular_shrinkage=local.popular_shrinkage,
-    )
 
 
 class _Contenders:

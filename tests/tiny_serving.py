@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from clients.memory import LocalMemory
+from clients.remembering import memory_spec
 from clients.serving.model import ServedModel, load_model
 from fedrec.config import Config, load_config
 from fedrec.data.histories import Histories
-from simulations.compare import memory_spec
 from simulations.prepare import People, read_people
 
 

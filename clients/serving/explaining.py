@@ -52,13 +52,15 @@ class Explanation:
         total: the score, logits; the sum of ``parts``.
         parts: by name.
         causes: every past event that counts, the one with the largest drop first; of equals the latest.
-        sentence: the first cause in words, or what is the same for all where no event raises the score.
+        reason: the first cause in words, without a number.
+        sentence: the same with its share of the score; what is the same for all where no event raises the score.
     """
 
     item: int
     total: float
     parts: dict[str, float]
     causes: tuple[Cause, ...]
+    reason: str
     sentence: str
 
 
@@ -113,20 +115,22 @@ def _explanation(
     ]
     causes.sort(key=lambda cause: (-cause.drop, -cause.positions[-1]))
     total, parts = float(logits[0].sum()), dict(zip(names, logits[0].tolist(), strict=True))
-    return Explanation(item, total, parts, tuple(causes), _sentence(catalogue, total, parts, causes))
+    return Explanation(item, total, parts, tuple(causes), *_words(catalogue, total, parts, causes))
 
 
-def _sentence(catalogue: Catalogue, total: float, parts: dict[str, float], causes: Sequence[Cause]) -> str:
-    """The largest cause in words, with its share of the score and the part that it came through."""
+def _words(catalogue: Catalogue, total: float, parts: dict[str, float], causes: Sequence[Cause]) -> tuple[str, str]:
+    """The largest cause in words: as a reason, and with its share of the score and the part that it came through."""
     if not causes or causes[0].drop < _LEAST:
         shared = {name: parts[name] for name in (BIAS, POPULAR) if name in parts}
         part = max(shared, key=lambda name: shared[name])
         why = "nothing that you bought raises it" if causes else "the same for everybody"
-        return f"{why}: {_WORDS[part]} {shared[part]:.2f} of {total:.2f}"
+        return _WORDS[part], f"{why}: {_WORDS[part]} {shared[part]:.2f} of {total:.2f}"
     cause = causes[0]
     part = max(cause.by_part, key=lambda name: cause.by_part[name])
     title = catalogue.titles[cause.item] or catalogue.item_ids[cause.item]
     share, through = f"{cause.drop:.2f} of {total:.2f}", f"({cause.by_part[part]:.2f})"
     if part in _FOLLOWS:
-        return f"often bought after {title}{_FOLLOWS[part]}: {share}, above all through this {through}"
-    return f"because you bought {title}: {share}, above all through {_WORDS.get(part, part)} {through}"
+        reason = f"often bought after {title}{_FOLLOWS[part]}"
+        return reason, f"{reason}: {share}, above all through this {through}"
+    reason = f"because you bought {title}"
+    return reason, f"{reason}: {share}, above all through {_WORDS.get(part, part)} {through}"

@@ -24,8 +24,7 @@ from fedrec.paths import make_app_importable
 if TYPE_CHECKING:
     import numpy as np
 
-    from clients.serving.dense import DenseIndex
-    from fedrec.config import DataConfig, ItemsConfig
+    from fedrec.config import DataConfig
     from fedrec.data.catalogue import Catalogue
 
 EXAMPLES = """Examples:
@@ -62,6 +61,7 @@ def search_command(
     from fedrec.quiet import silence
 
     silence()
+    from clients.serving.encoding import dense_index
     from clients.serving.fulltext import cached_index
     from clients.serving.ranking import Filters, allowed_items
     from clients.serving.search import Searcher
@@ -70,7 +70,7 @@ def search_command(
     config = load_config(run / "config.toml")
     items, own_scores = _asked(run, config.data, history, catalogue=catalogue)
     allowed = allowed_items(items, Filters(category, min_price, max_price))
-    dense = _dense(items, config.items, named=encoder)
+    dense = dense_index(items, config.items, named=encoder, cache=_cache())
     if dense is None:
         typer.echo(
             "by words only: the bundled vectors ship without their encoder; name one with --encoder PATH", err=True
@@ -98,24 +98,6 @@ def _asked(
 
     model, past = opened(run, history, catalogue=catalogue)
     return model.catalogue, np.sum(list(score_parts(model, past).values()), axis=0)
-
-
-def _dense(catalogue: "Catalogue", items: "ItemsConfig", *, named: str | None) -> "DenseIndex | None":
-    """Search by meaning, by the encoder that is named, or else the run's; None where the run's vectors came without."""
-    from clients.serving.dense import DenseIndex
-    from fedrec.data.bundled import BUNDLED_ITEM_VECTORS
-    from fedrec.model.encoder import resolve_encoder
-    from fedrec.model.items import bundled_vectors, item_vectors, read_item_metadata
-
-    shipped = read_item_metadata(BUNDLED_ITEM_VECTORS)
-    is_bundled = shipped["catalogue_digest"] == catalogue.digest()
-    spec = named or items.encoder
-    if spec == "auto" and is_bundled:
-        return None
-    encoder = resolve_encoder(spec, local_files_only=items.local_files_only)
-    if is_bundled and encoder.digest == shipped["encoder_digest"]:
-        return DenseIndex(bundled_vectors(catalogue), encoder)
-    return DenseIndex(item_vectors(catalogue, encoder, cache_dir=_cache()), encoder)
 
 
 def _cache() -> Path:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from clients.remembering import memory_spec
 from fedrec.agreement import read_agreement
 from fedrec.config import LocalConfig, load_config
 from fedrec.evaluation.masking import Masking
@@ -16,7 +17,7 @@ from fedrec.runfolder import RunFolder
 from fedrec.schema import unflatten
 from server.job import job_of_run
 from server.strategy import initial_state
-from simulations.compare import MerchantScorer, _Contenders, memory_spec
+from simulations.compare import MerchantScorer, _Contenders
 from simulations.prepare import read_people
 from simulations.rows import ranker_scorer
 from tests.tiny_run import LEARNING, Bench

@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from clients.memory import LocalMemory
+from clients.remembering import memory_spec
 from fedrec.agreement import agreed_ranker, read_agreement
 from fedrec.config import load_config
 from fedrec.errors import ConfigError, DataError
@@ -16,7 +17,6 @@ from fedrec.model.base import load_base
 from fedrec.model.pairs import PublicPairs
 from fedrec.model.popularity import popularity_shares
 from fedrec.workspace import client_count, client_histories
-from simulations.compare import memory_spec
 from simulations.prepare import read_people
 from simulations.rows import ranker_scorer
 from tests.simulations.test_prepare import config_of
