@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from fedrec.config_section import Count, Section
+from fedrec.config_section import Count, Positive, Section
+from fedrec.errors import ConfigError
 
 
 class ServingConfig(Section):
@@ -15,3 +16,31 @@ class ServingConfig(Section):
         0.0, description="0: by score alone; 1: as unlike one another as can be"
     )
     pool: Count = Field(100, description="best items that a diverse list is chosen from")
+
+
+class HttpConfig(Section):
+    """How much the service takes at once, and how often it looks around."""
+
+    workers: Count = Field(2, description="requests that are computed at the same time; one thread each")
+    body_bytes: Count = Field(65_536, description="longest body of a request")
+    body_s: Positive = Field(10.0, description="seconds in which a body must have come")
+    requests_at_once: Count = Field(64, description="requests under way, beyond which one is told to come back")
+    requests_per_s: Positive = Field(500.0, description="of one token, lasting")
+    burst: Count = Field(1_000, description="of one token, at once")
+    queries_per_day: Count = Field(1_000_000, description="lists, searches and explanations of one token")
+    past: Count = Field(1_000, description="latest events of a person in the store that are read")
+    memory_s: Positive = Field(300.0, description="seconds after which the memory is counted anew")
+    watch_s: Positive = Field(2.0, description="seconds between two looks at which run to serve, and who is gone")
+
+
+def http_config(**values: float) -> HttpConfig:
+    """Settings of the service, some of them given.
+
+    Raises:
+        ConfigError: the first one that is out of range.
+    """
+    try:
+        return HttpConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{first['loc'][0]}={first['input']}: {first['msg']}") from None

@@ -28,6 +28,7 @@ from fedrec.cli.run import EXAMPLES as RUN_EXAMPLES
 from fedrec.cli.run import run_command
 from fedrec.cli.search import EXAMPLES as SEARCH_EXAMPLES
 from fedrec.cli.search import search_command
+from fedrec.cli.serve import SERVE_EXAMPLES, serve_command, tokens_app
 from fedrec.cli.server import SERVER_EXAMPLES, server_command
 from fedrec.cli.simulate import EXAMPLES, simulate_command
 from fedrec.cli.status import EXAMPLES as STATUS_EXAMPLES
@@ -59,6 +60,8 @@ app.command("status", epilog=STATUS_EXAMPLES)(status_command)
 app.command("recommend", epilog=RECOMMEND_EXAMPLES)(recommend_command)
 app.command("explain", epilog=EXPLAIN_EXAMPLES)(explain_command)
 app.command("export", epilog=EXPORT_EXAMPLES)(export_command)
+app.command("serve", epilog=SERVE_EXAMPLES)(serve_command)
+app.add_typer(tokens_app, name="tokens")
 app.add_typer(store_app, name="store")
 app.command("forget", epilog=FORGET_EXAMPLES)(forget_command)
 app.command("doctor", epilog=DOCTOR_EXAMPLES)(doctor_command)

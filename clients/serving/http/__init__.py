@@ -1,0 +1,1 @@
+"""The ranker over HTTP, for one shop."""

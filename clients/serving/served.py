@@ -1,0 +1,99 @@
+"""What is being served: a model, search over its items and the merchant's memory; replaced as one, or not at all."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from clients.memory import LocalMemory
+from clients.serving.encoding import dense_index
+from clients.serving.fulltext import FullTextIndex
+from clients.serving.memory_of_store import memory_of
+from clients.serving.model import ServedModel, load_model
+from clients.serving.scoring import score_parts
+from clients.serving.search import Searcher
+from clients.serving.store import EventStore
+from fedrec.config import Config, load_config
+from fedrec.errors import RunError
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """All that a request needs, of one moment. A request takes it once and keeps it to its end.
+
+    Attributes:
+        config: of the run.
+        model: of the run; public.
+        searcher: over the model's items.
+        memory: of this merchant's people; private. None while there is none.
+    """
+
+    config: Config
+    model: ServedModel
+    searcher: Searcher
+    memory: LocalMemory | None
+
+
+class Current:
+    """The one reference to what is served. Threads may share it."""
+
+    def __init__(self, load: Callable[[Path], Served], store: EventStore, *, run: Path) -> None:
+        """Load the first run.
+
+        Args:
+            load: a run without a memory, as ``load_served``.
+            store: where the memory comes from.
+
+        Raises:
+            FedrecError: the run cannot be served, or the store cannot be read.
+        """
+        self._load, self._store = load, store
+        self._changing = threading.Lock()  # or a memory read before somebody was forgotten could outlive the forgetting
+        self.served = self._remembering(load(run))
+
+    def swap(self, run: Path) -> None:
+        """Load a run beside the present one, try it, and only then serve it.
+
+        Raises:
+            FedrecError: it cannot be served; the present one goes on.
+        """
+        loaded = self._load(run)
+        with self._changing:
+            self.served = self._remembering(loaded)
+
+    def remember(self) -> None:
+        """Count the memory anew: after this, who was forgotten before it was called is in it no more.
+
+        Raises:
+            RunError: the store cannot be read; there is no memory then, rather than one that may hold the forgotten.
+        """
+        with self._changing:
+            try:
+                self.served = self._remembering(self.served)
+            except BaseException:
+                self.served = replace(self.served, memory=None)
+                raise
+
+    def _remembering(self, served: Served) -> Served:
+        return replace(served, memory=memory_of(self._store, served.model, served.config))
+
+
+def load_served(run: Path, *, encoder: str | None, cache: Path, catalogue: Path | None = None) -> Served:
+    """Load a run, without a memory, and try it.
+
+    Args:
+        encoder: that reads queries; the run's own when None.
+        cache: folder for vectors that have to be made.
+        catalogue: file of the run's items, where it has moved.
+
+    Raises:
+        FedrecError: something is missing, damaged or of another run, or the scores are no numbers.
+    """
+    model, config = load_model(run, catalogue=catalogue), load_config(run / "config.toml")
+    dense = dense_index(model.catalogue, config.items, named=encoder, cache=cache)
+    scores = np.sum(list(score_parts(model, np.zeros(1, np.int64)).values()), axis=0)
+    if not np.isfinite(scores).all():
+        raise RunError(f"{run}: gives scores that are not finite; publish it again")
+    return Served(config, model, Searcher(FullTextIndex.build(model.catalogue), dense), memory=None)

@@ -1,0 +1,154 @@
+"""A service over a tiny run, asked as a browser would ask it, and one in a process of its own."""
+
+import asyncio
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+from safetensors.numpy import load_file
+
+from clients.serving.events import Event
+from clients.serving.http.app import Desk, build_app, open_desk
+from clients.serving.http.door import Door
+from clients.serving.http.tokens import Holder, Tokens, digest_of
+from clients.serving.served import Current, load_served
+from clients.serving.store import EventStore
+from fedrec.config_serving import HttpConfig
+from fedrec.data.events import read_events
+from fedrec.runfolder import ADAPTER, write_arrays
+from tests.tiny_run import ROOT, Bench
+
+HOME = "http://127.0.0.1"
+ALL = "all-scopes"  # the token of somebody who may ask everything
+SERVE = "import sys; from fedrec.cli import main; main()"
+
+
+@dataclass(frozen=True, eq=False)
+class Service:
+    """The application in this process, and its parts."""
+
+    desk: Desk
+    door: Door
+
+    def ask(self, method: str, path: str, body: object = None, **options: object) -> httpx.Response:
+        """One request; ``body`` goes as JSON."""
+        return asyncio.run(self.asked(method, path, body, **options))
+
+    async def asked(self, method: str, path: str, body: object = None, **options: object) -> httpx.Response:
+        """The same inside a loop."""
+        transport = httpx.ASGITransport(self.door, raise_app_exceptions=True)
+        sent = {} if body is None else {"json": body}
+        async with httpx.AsyncClient(transport=transport, base_url=HOME, timeout=30) as client:
+            return await client.request(method, path, **sent, **options)
+
+    def items(self, path: str, **body: object) -> list[str]:
+        """Ids of a list that is answered."""
+        answer = self.ask("POST", path, body)
+        assert answer.status_code == 200, answer.text
+        return [one["item_id"] for one in answer.json()["items"]]
+
+    def items_of(self, user: str | None, key: dict) -> list[str]:
+        """The same, for a person of the store or nobody, with a token."""
+        answer = self.ask("POST", "/v1/recommend", {"user": user, "k": 40}, **key)
+        return [one["item_id"] for one in answer.json()["items"]]
+
+    def metrics(self) -> str:
+        return self.desk.metrics.page().decode()
+
+
+def service_of(store: EventStore, run: Path, *, tokens: Tokens | None = None, **changes: object) -> Service:
+    """A service of a run and a store."""
+    config = HttpConfig(**changes)
+    desk = open_desk(Current(load_tiny, store, run=run), store, config=config)
+    return Service(desk, build_app(desk, config=config, tokens=tokens))
+
+
+def load_tiny(run: Path):
+    return load_served(run, encoder=None, cache=run / "cache")
+
+
+def tokens_of(**scopes: str) -> Tokens:
+    """Tokens that are called as their holders are."""
+    return Tokens([(digest_of(name), Holder(name, frozenset(said.split(",")))) for name, said in scopes.items()])
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+def stocked(bench: Bench, path: Path) -> EventStore:
+    """A store with what the tiny run's people did."""
+    store = EventStore.create(path)
+    rows = read_events(bench.events, columns={}).select("user_id", "item_id", "timestamp").rows()
+    events = [Event(user, item, at, "purchase") for user, item, at in rows]
+    store.append_all((f"row {index}", event) for index, event in enumerate(events))
+    return store
+
+
+def another_run(run: Path, target: Path) -> Path:
+    """The same run with another adapter, and so of another version."""
+    shutil.copytree(run, target)
+    data = (target / ADAPTER).read_bytes()
+    about = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    arrays = {name: values + np.float32(0.5) for name, values in load_file(target / ADAPTER).items()}
+    write_arrays(target / ADAPTER, arrays, metadata=about)
+    return target
+
+
+@dataclass
+class Process:
+    """``fedrec serve`` in a process."""
+
+    running: subprocess.Popen
+    address: str
+    log: Path
+
+    def ask(self, method: str, path: str, body: object = None, **options: object) -> httpx.Response:
+        sent = {} if body is None else {"json": body}
+        return httpx.request(method, self.address + path, **sent, timeout=30, trust_env=False, **options)
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def until(self, condition, *, seconds: float = 30) -> None:
+        """Wait until something holds."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, self.said()
+            assert self.running.poll() is None, self.said()
+            time.sleep(0.05)
+
+
+@contextmanager
+def process(run: Path, store: Path, *flags: object) -> Iterator[Process]:
+    """Serve until the end of the block, then SIGTERM; the exit code is checked."""
+    command = [sys.executable, "-c", SERVE, "serve", run, "--store", store, "--port", 0, "--json", *flags]
+    log = store.with_suffix(".log")
+    environment = os.environ | {"HOME": str(store.parent), "OMP_NUM_THREADS": "1"}
+    with log.open("w") as errors:
+        running = subprocess.Popen(
+            list(map(str, command)), stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, env=environment
+        )
+        try:
+            is_there, _, _ = select.select([running.stdout], [], [], 120)
+            line = running.stdout.readline() if is_there else ""
+            assert line, log.read_text()
+            yield Process(running, json.loads(line)["address"], log)
+            if running.poll() is None:
+                running.send_signal(signal.SIGTERM)
+                assert running.wait(30) == 0, log.read_text()
+        finally:
+            running.kill()
+            running.wait()
+            running.stdout.close()
