@@ -105,7 +105,8 @@ def test_of_a_forgotten_person_nothing_is_left_in_the_memory_that_is_served(guar
 
 
 def test_a_memory_read_before_somebody_was_forgotten_does_not_come_back(guarded, key, monkeypatch):
-    current, reading, forgotten = guarded.desk.current, threading.Event(), threading.Event()
+    current, reading = guarded.desk.current, threading.Event()
+    forgotten, answered = threading.Event(), threading.Event()
     store = guarded.desk.store
     rows = store.training_rows
 
@@ -114,6 +115,7 @@ def test_a_memory_read_before_somebody_was_forgotten_does_not_come_back(guarded,
         if threading.current_thread() is background:
             reading.set()
             assert forgotten.wait(30)
+            answered.wait(1)  # nor may the deletion be answered before this is done
         return taken
 
     forget = store.forget
@@ -129,6 +131,7 @@ def test_a_memory_read_before_somebody_was_forgotten_does_not_come_back(guarded,
     background.start()
     assert reading.wait(30)
     assert guarded.ask("DELETE", "/v1/people/p007", **key).status_code == 200
+    answered.set()
     background.join(30)
     fresh = memory_of(store, current.served.model, current.served.config)
     assert are_equal(current.served.memory, fresh)
