@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from datetime import datetime
 
+from clients.people import check_store
 from clients.resident import link_of
+from clients.serving.store import EventStore
 from clients.settings import ClientSettings
 from clients.transport import tls_of
 from fedrec.agreement import Agreement
@@ -47,12 +49,16 @@ def _check_invitation(settings: ClientSettings) -> list[Finding]:
 
 
 def _check_events(settings: ClientSettings) -> list[Finding]:
+    if settings.store is not None:
+        with EventStore.open(settings.store) as store:
+            check_store(store, settings)
+        return [ok("events", f"{settings.store} can be read; fedrec store status says whether it is whole")]
     try:
-        with settings.events.open("rb"):
-            return [ok("events", f"{settings.events} can be read; fedrec data check says whether it can be used")]
+        with settings.source.open("rb"):
+            return [ok("events", f"{settings.source} can be read; fedrec data check says whether it can be used")]
     except OSError as error:
         mend = "put the file there, or set events in client.toml"
-        return [failed("events", f"{settings.events}: {error.strerror}", mend)]
+        return [failed("events", f"{settings.source}: {error.strerror}", mend)]
 
 
 def _check_policy(settings: ClientSettings) -> Iterator[Finding]:

@@ -4,10 +4,11 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clients.own import open_own
-from clients.settings import FILE, load_client_settings, write_client_settings
+from clients.people import keep_store
+from clients.settings import FILE, ClientSettings, load_client_settings, write_client_settings
 from fedrec.agreement import Agreement
 from fedrec.code import code_digest
 from fedrec.data.rules import RuleCount
@@ -15,7 +16,7 @@ from fedrec.drafts import whole_folder
 from fedrec.errors import ConfigError, DataError, PrivacyError
 from fedrec.invitation import Invitation, copy_invitation, read_invitation
 from fedrec.keyfiles import make_client, read_certificate
-from fedrec.privacy.ledger import Ledger
+from fedrec.privacy.ledger import Ledger, LedgerFiles
 from fedrec.privacy.policy import Policy, write_policy
 
 
@@ -58,9 +59,11 @@ def join(
     out: Path,
     *,
     name: str,
-    events: Path,
-    columns: Mapping[str, str],
     wishes: Wishes,
+    events: Path | None = None,
+    store: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    ledger: Path | None = None,
     certificate_request: bool = False,
 ) -> Joined:
     """Make ``out``: keys, the invitation's copy, a policy, a ledger and ``client.toml``; whole or not at all.
@@ -69,18 +72,19 @@ def join(
         invitation: folder that the operator sent.
         out: does not exist.
         name: what the operator will call this client; public.
-        events: CSV or Parquet.
-        columns: our event field = the file's column.
         wishes: under which to join.
+        events: CSV or Parquet; or else
+        store: the shop's own. Once ``out`` is whole the store knows its people's ledger for ever.
+        columns: our event field = the file's column.
+        ledger: of these people, who took part in a federation before; a new one is made when None.
         certificate_request: also make a TLS key and a request for a certificate.
 
     Raises:
         ConfigError, RunError, DataError: the invitation is not whole or another one, ``out`` exists, or the events
             cannot be used.
-        PrivacyError: the federation asks for more than the wishes allow.
+        PrivacyError: the federation asks for more than the wishes allow, or the people have another ledger.
     """
-    if not events.is_file():
-        raise DataError(f"{events}: no such file; --data expects your events, CSV or Parquet")
+    _check_given(events, store)
     offered = _offered(invitation, wishes)
     with whole_folder(out) as draft:
         copy = copy_invitation(offered, draft / "federation")
@@ -88,23 +92,41 @@ def join(
         agreement = copy.agreement()
         _check(agreement, wishes)
         make_client(draft / "keys", name, with_request=certificate_request)
-        dataset = secrets.token_hex(32)
-        write_client_settings(
-            draft / FILE,
+        dataset = Ledger.open(LedgerFiles.beside(ledger), dataset=None, policy=None).dataset if ledger else None
+        own_files = {"events": events, "store": store, "ledger": ledger}
+        settings = _settings(
+            draft,
+            out,
+            own_files={setting: path for setting, path in own_files.items() if path is not None},
             name=name,
-            dataset=dataset,
-            events=os.path.relpath(events.resolve(), out.parent.resolve() / out.name),
-            columns=dict(columns),
+            dataset=dataset or secrets.token_hex(32),
+            columns=dict(columns or {}),
             not_private=not agreement.plan.private,
         )
-        settings = load_client_settings(draft / FILE).model_copy(update={"events": events})  # errors name it as given
         policy = _policy(agreement, min_people=wishes.min_people)
         if policy is not None:
             write_policy(policy, settings.policy)
-        Ledger.create(settings.ledger_files, dataset=dataset, policy=policy)
+        if ledger is None:
+            Ledger.create(settings.ledger_files, dataset=settings.dataset, policy=policy)
         settings.replies.mkdir(mode=0o700)
-        own = open_own(settings)  # what refuses to start later refuses here
-        return Joined(agreement, policy, offered.fingerprint, own.rules, own.people)
+        own = open_own(settings, keeps=False)  # what refuses to start later refuses here
+    keep_store(settings)
+    return Joined(agreement, policy, offered.fingerprint, own.rules, own.people)
+
+
+def _check_given(events: Path | None, store: Path | None) -> None:
+    if (events is None) == (store is None):
+        raise ConfigError("--data or --store: expected one of the two, your events as a file or in your own store")
+    if events is not None and not events.is_file():
+        raise DataError(f"{events}: no such file; --data expects your events, CSV or Parquet")
+
+
+def _settings(draft: Path, out: Path, *, own_files: Mapping[str, Path], **values: Any) -> ClientSettings:
+    """Write ``client.toml``, as it will hold once the draft is ``out``; errors name the files as they were given."""
+    home = out.parent.resolve() / out.name
+    relative = {setting: os.path.relpath(path.resolve(), home) for setting, path in own_files.items()}
+    write_client_settings(draft / FILE, **values, **relative)
+    return load_client_settings(draft / FILE).model_copy(update=dict(own_files))
 
 
 def _offered(path: Path, wishes: Wishes) -> Invitation:

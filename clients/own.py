@@ -1,20 +1,15 @@
 """A merchant from its own files: what ``client.toml`` names, and nothing from anybody else but the invitation."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from clients.merchant import Merchant
 from clients.opening import resident
+from clients.people import keep_store, read_people
 from clients.replies import ReplyCache
 from clients.settings import ClientSettings
 from fedrec.agreement import Agreement
-from fedrec.data.catalogue import read_catalogue
-from fedrec.data.cleaning import drop_unknown_items
-from fedrec.data.events import clean_events
-from fedrec.data.histories import Histories, build_histories
 from fedrec.data.rules import RuleCount
-from fedrec.errors import DataError, PrivacyError, RunError
+from fedrec.errors import PrivacyError
 from fedrec.invitation import Invitation, read_invitation
 from fedrec.keyfiles import REPLY_KEY
 from fedrec.privacy.ledger import Ledger
@@ -46,14 +41,17 @@ class Own:
     people: int
 
 
-def open_own(settings: ClientSettings) -> Own:
+def open_own(settings: ClientSettings, *, keeps: bool = True) -> Own:
     """Read everything, load the model, try it on made-up people, and ask the policy.
+
+    Args:
+        keeps: let the store, if there is one, know the ledger of its people, before anything is spent on them.
 
     Raises:
         DataError: the events cannot be used.
-        ConfigError, RunError: the invitation is not whole, or the key for replies is missing.
+        ConfigError, RunError: the invitation is not whole, or the key for replies or the store is missing.
         PrivacyError: the policy or the ledger is missing or damaged, or the policy does not allow this federation,
-            or its trust is not local.
+            or its trust is not local, or the store's people are counted in another ledger.
     """
     invitation = read_invitation(settings.federation)
     agreement, (_, ranker, counting) = invitation.agreement(), resident(settings.federation.resolve())
@@ -62,8 +60,7 @@ def open_own(settings: ClientSettings) -> Own:
     ledger = Ledger.open(settings.ledger_files, dataset=settings.dataset, policy=policy)
     histories, rules = read_people(
         invitation,
-        settings.events,
-        columns=settings.columns,
+        settings,
         merge_repeats=agreement.mask_last,  # a federation in which the last item is never next has merged repeats
         items=ranker.items,
     )
@@ -79,42 +76,9 @@ def open_own(settings: ClientSettings) -> Own:
         counting=counting,
     )
     merchant.check_policy(merchant.metrics)
+    if keeps:
+        keep_store(settings)
     return Own(invitation, agreement, policy, ledger, merchant, rules, len(histories))
-
-
-def read_people(
-    invitation: Invitation, events: Path, *, columns: Mapping[str, str], merge_repeats: bool, items: int
-) -> tuple[Histories, tuple[RuleCount, ...]]:
-    """Clean a merchant's events and cut them into histories, as the invitation says.
-
-    Args:
-        events: CSV or Parquet.
-        columns: our event field = the file's column.
-        merge_repeats: an event that repeats the item just before it does not count.
-        items: that the base was made for.
-
-    Returns:
-        One row a person, sorted by ``user_id``, and what each rule of cleaning dropped.
-
-    Raises:
-        DataError: the events cannot be used, or nobody has enough of them.
-        RunError: the invitation's catalogue is not that of its base.
-    """
-    catalogue, terms = read_catalogue(invitation.catalogue, columns={}), invitation.terms
-    if len(catalogue) != items:
-        raise RunError(f"{invitation.catalogue}: {len(catalogue)} items, and {items} in the base; ask for a whole one")
-    cleaned, counts = clean_events(events, columns=columns)
-    known, unknown, _ = drop_unknown_items(cleaned, catalogue)
-    if known.height == 0:
-        raise DataError(f"{events}: not one item is in the federation's catalogue; are the item ids the same?")
-    histories, _ = build_histories(
-        known,
-        catalogue,
-        min_events=terms.min_events,
-        merge_repeats=merge_repeats,
-        max_history=terms.max_history,
-    )
-    return histories, (*counts, unknown)
 
 
 def _policy(settings: ClientSettings, agreement: Agreement) -> Policy | None:

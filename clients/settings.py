@@ -1,10 +1,10 @@
 """``client.toml``: where one merchant keeps what a client needs. Every path in it is relative to the file."""
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedrec.certificates import check_name
 from fedrec.config import read_toml
@@ -31,7 +31,12 @@ class ClientSettings(BaseModel):
     dataset: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
         description="identity of this merchant's people in the ledger, whatever events are added; never change it"
     )
-    events: Path = Field(description="CSV or Parquet of this merchant's events; read at each start, never sent")
+    events: Path | None = Field(
+        None, description="CSV or Parquet of this merchant's events; read at each start, never sent"
+    )
+    store: Path | None = Field(
+        None, description="or the shop's own store of events; read at each start, never sent; needs its .key beside it"
+    )
     federation: Path = Field(Path("federation"), description="folder of the invitation that was accepted")
     keys: Path = Field(Path("keys"), description="folder of this client's keys; the .key files are for nobody else")
     policy: Path = Field(Path("policy.toml"), description="what this client allows, whatever a server asks")
@@ -45,6 +50,19 @@ class ClientSettings(BaseModel):
     columns: dict[str, str] = Field(
         default_factory=dict, description="our event field = the file's column, for names that differ"
     )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.events is None) == (self.store is None):
+            raise ValueError("events or store: expected one of the two")
+        if self.store is not None and self.columns:
+            raise ValueError("columns: a store has no columns to name; leave the table empty")
+        return self
+
+    @property
+    def source(self) -> Path:
+        """Where the events are."""
+        return cast("Path", self.events or self.store)  # one of them, as checked
 
     @property
     def ledger_files(self) -> LedgerFiles:
@@ -70,14 +88,15 @@ def load_client_settings(path: Path) -> ClientSettings:
 
 
 def write_client_settings(path: Path, **values: Any) -> None:
-    """Write ``client.toml`` with a comment above each setting; those that are not named get their default.
+    """Write ``client.toml`` with a comment above each setting; those that are not named get their default, or are
+    left out where there is none.
 
     Raises:
         ConfigError: a value is malformed, or the file cannot be written.
     """
     settings = _checked(values, source=str(path))
     lines = ["# What this client needs to take part. Every path is relative to this file."]
-    for name, value in settings.model_dump(mode="json").items():
+    for name, value in settings.model_dump(mode="json", exclude_none=True).items():
         lines += ["", f"# {ClientSettings.model_fields[name].description}"]
         lines += [f"[{name}]", tomli_w.dumps(value).rstrip()] if isinstance(value, dict) else [_line(name, value)]
     try:
@@ -96,4 +115,4 @@ def _checked(values: dict[str, Any], *, source: str) -> ClientSettings:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{source}: {where}: {first['msg']}") from None
+        raise ConfigError(f"{source}: {where + ': ' if where else ''}{first['msg']}") from None

@@ -19,6 +19,7 @@ from tests.tiny_run import ROOT, catalogue_rows, event_rows, fedrec, read_lines,
 from tests.tiny_superlink import free_port
 
 SHOPS = ("shop-a", "shop-b", "shop-c")
+FROM_STORE = "shop-b"  # keeps a store of events; the others have files
 PANEL, EACH = 24, 20  # people
 COMMAND = (sys.executable, "-c", "from fedrec.cli import main; main()")
 PORT, PRIVATE_PORT, SUPERLINK_PORT = 8443, 9464, 9465
@@ -174,8 +175,11 @@ def prepare(
     bare = ["--allow-not-private"] if "--no-dp" in flags else []
     for shop in SHOPS:
         events = write_csv(folder / f"{shop}.csv", without_last(people[shop]))
-        data = ["--data", events, "--name", shop, "--out", deployment.home(shop)]
-        do("join", deployment.federation / "invitation", *data, *bare)
+        data = ["--data", events]
+        if shop == FROM_STORE:
+            do("store", "import", folder / f"{shop}.sqlite", *data)
+            data = ["--store", folder / f"{shop}.sqlite"]
+        do("join", deployment.federation / "invitation", *data, "--name", shop, "--out", deployment.home(shop), *bare)
     write_server_toml(deployment)
     return deployment
 

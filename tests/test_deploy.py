@@ -69,13 +69,17 @@ def test_server_toml_names_every_key_and_its_values_are_the_defaults(tmp_path):
 def test_client_toml_names_every_key_and_loads(tmp_path):
     path = ROOT / "clients" / "deploy" / "client.toml"
     text = path.read_text(encoding="utf-8")
-    assert set(tomllib.loads(text)) == set(ClientSettings.model_fields)
+    everything = re.sub(r"^# (\w+ = \")", r"\1", text, flags=re.MULTILINE)
+    assert set(tomllib.loads(everything)) == set(ClientSettings.model_fields)
     loaded = load_client_settings(path)
     assert (loaded.name, loaded.not_private) == ("shop-7", False)
     for name in ("federation", "keys", "policy", "ledger", "replies"):
         assert getattr(loaded, name) == path.parent / ClientSettings.model_fields[name].default
-    (tmp_path / "client.toml").write_text(re.sub(r"^# (\w+ = \")", r"\1", text, flags=re.MULTILINE))
+    from_file = everything.replace('store = "../shop.sqlite"\n', "")
+    (tmp_path / "client.toml").write_text(from_file)
     assert set(load_client_settings(tmp_path / "client.toml").columns) == {"user_id", "item_id", "timestamp"}
+    (tmp_path / "client.toml").write_text(text.replace('events = "../events.csv"', 'store = "../shop.sqlite"'))
+    assert load_client_settings(tmp_path / "client.toml").store == tmp_path / "../shop.sqlite"
 
 
 def unit(path):

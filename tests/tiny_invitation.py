@@ -85,9 +85,16 @@ def write_events(path: Path, known: Histories | None = None, *, more: str = "") 
 
 
 def joined(
-    operator: Operator, out: Path, *, events: Path, invitation: Invitation | None = None, **changes: Any
+    operator: Operator,
+    out: Path,
+    *,
+    events: Path | None = None,
+    store: Path | None = None,
+    ledger: Path | None = None,
+    invitation: Invitation | None = None,
+    **changes: Any,
 ) -> Joined:
     """A merchant joins, under wishes such as ``max_epsilon``."""
     invited = invitation or operator.invitation
     wishes = Wishes(**({"min_people": PEOPLE} | changes))
-    return join(invited.folder, out, name=out.name, events=events, columns={}, wishes=wishes)
+    return join(invited.folder, out, name=out.name, events=events, store=store, ledger=ledger, wishes=wishes)

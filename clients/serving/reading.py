@@ -37,14 +37,29 @@ def read_histories(
         DataError: nobody is left with enough events.
         RunError: the store cannot be read.
     """
-    parts = [pl.DataFrame(rows, schema=_COLUMNS, orient="row") for rows in store.training_rows(kinds=kinds)]
-    known, _, _ = drop_unknown_items(pl.concat(parts) if parts else pl.DataFrame(schema=_COLUMNS), catalogue)
+    known, _, _ = drop_unknown_items(training_events(store, kinds=kinds), catalogue)
     if known.height == 0:
         raise DataError("the event store: no event that may be used for training has an item of the catalogue")
     histories, people = build_histories(
         known, catalogue, min_events=min_events, merge_repeats=merge_repeats, max_history=max_history
     )
     return histories, tuple(people["user_id"])
+
+
+def training_events(store: EventStore, *, kinds: Collection[str] | None = None) -> pl.DataFrame:
+    """The events of those who let us train, in the order appended, as of one moment.
+
+    Args:
+        kinds: of events; all when None.
+
+    Returns:
+        ``user_id`` str, ``item_id`` str, ``timestamp`` int64; as ``read_events`` gives them. Sensitive.
+
+    Raises:
+        RunError: the store cannot be read.
+    """
+    parts = [pl.DataFrame(rows, schema=_COLUMNS, orient="row") for rows in store.training_rows(kinds=kinds)]
+    return pl.concat(parts) if parts else pl.DataFrame(schema=_COLUMNS)
 
 
 def read_history(

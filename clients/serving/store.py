@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 from clients.serving import forgetting
 from clients.serving.events import MAX_EVENTS, Event, check_event, check_id
 from clients.serving.forgetting import Forgotten, Marks, key_beside
-from clients.serving.store_file import StoreFile, create_tables, damage_of, key_check_of
+from clients.serving.store_file import StoreFile, create_tables, damage_of, dataset_of, keep_dataset, key_check_of
 from clients.serving.taking import Taking
 from fedrec.errors import DataError, FedrecError, RunError
 
@@ -160,6 +160,25 @@ class EventStore:
                     yield rows
             finally:
                 cursor.close()  # else it would hold on to the log
+
+    def withheld(self) -> int:
+        """How many events are of people who said no to training."""
+        query = "SELECT count(*) FROM events JOIN people USING (person) WHERE NOT training"
+        with self._file.connection() as connection:
+            return int(connection.execute(query).fetchone()[0])
+
+    def dataset(self) -> str | None:
+        """Under what identity a ledger counts the privacy of these people; None before the first federation."""
+        with self._file.connection() as connection:
+            return dataset_of(connection)
+
+    def keep_dataset(self, identity: str) -> str:
+        """Note that identity for ever, in this file and every later copy; return what is noted, perhaps by another."""
+        with self._file.transaction() as connection:
+            if known := dataset_of(connection):
+                return known
+            keep_dataset(connection, identity)
+        return identity
 
     def people(self) -> list[str]:
         """Everybody's id, sorted."""

@@ -21,6 +21,7 @@ _SCHEMA = {
     "forgotten": "CREATE TABLE forgotten (mark BLOB PRIMARY KEY, at INTEGER NOT NULL, readmitted INTEGER, "
     "erased INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
 }
+_LEDGER = {"dataset": "CREATE TABLE dataset (identity TEXT NOT NULL)"}  # from the first federation that was joined
 _RESTORE = "restore a backup with its key, or import the events into a new store"
 _MENDS = {
     "FULL": "the disk is full; make room and try again",
@@ -142,10 +143,24 @@ def key_check_of(file: StoreFile) -> bytes:
     """
     with file.connection() as connection:
         found = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
-        rows = connection.execute("SELECT key_check FROM store").fetchall() if found == _SCHEMA else []
+        is_whole = found in (_SCHEMA, _SCHEMA | _LEDGER)
+        rows = connection.execute("SELECT key_check FROM store").fetchall() if is_whole else []
     if len(rows) != 1:
         raise RunError(f"{file.path}: not an event store of this version, or a part of one; {_RESTORE}")
     return bytes(rows[0][0])
+
+
+def dataset_of(connection: sqlite3.Connection) -> str | None:
+    """Under what identity a ledger counts the privacy of these people; None before the first federation."""
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'dataset'").fetchone()
+    row = connection.execute("SELECT identity FROM dataset").fetchone() if found else None
+    return str(row[0]) if row else None
+
+
+def keep_dataset(connection: sqlite3.Connection, identity: str) -> None:
+    """Note the identity; inside a transaction, where there is none yet."""
+    connection.execute(_LEDGER["dataset"])
+    connection.execute("INSERT INTO dataset VALUES (?)", (identity,))
 
 
 def damage_of(file: StoreFile) -> str | None:

@@ -27,18 +27,26 @@ EXAMPLES = """Examples:
       only if it asks for no more, and is what the operator read out to you
   fedrec join invitation --data orders.csv --map user_id=CustomerID --map item_id=SKU --name shop-7 --out shop-7
       your own column names
+  fedrec join invitation --store shop.sqlite --name shop-7 --out shop-7
+      train on your own store of events: without those who said no, or are forgotten
+  fedrec join autumn --store shop.sqlite --name shop-7 --out shop-7-autumn --ledger shop-7/ledger.sqlite
+      a second federation: what was spent on the same people goes on being counted
 """
 
 
 @one_line_errors
 def join_command(
     invitation: Annotated[Path, typer.Argument(help="folder that the operator sent", metavar="INVITATION")],
-    data: Annotated[Path, typer.Option(help="your events: CSV or Parquet; stays where it is")],
     name: Annotated[str, typer.Option(help="what the operator will call you; public")],
     out: Annotated[Path, typer.Option(help="folder to make; must not exist")],
+    data: Annotated[Path | None, typer.Option(help="your events: CSV or Parquet; stays where it is")] = None,
+    store: Annotated[Path | None, typer.Option(help="or your own store of events; stays where it is")] = None,
     event_map: Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN of the events; repeatable")] = None,
     max_epsilon: Annotated[float | None, typer.Option(help="refuse a federation that asks for more")] = None,
     min_people: Annotated[int, typer.Option(help="no training with fewer people than this", min=1)] = MIN_PEOPLE,
+    ledger: Annotated[
+        Path | None, typer.Option(help="of the same people, who took part in a federation before")
+    ] = None,
     fingerprint: Annotated[str | None, typer.Option(help="of the invitation, as the operator told you")] = None,
     certificate_request: Annotated[
         bool, typer.Option("--certificate-request", help="also a TLS key and a request, where the server asks for it")
@@ -60,18 +68,20 @@ def join_command(
         out,
         name=name,
         events=data,
+        store=store,
+        ledger=ledger,
         columns=parse_mapping(event_map, flag="--map"),
         wishes=Wishes(min_people, max_epsilon, fingerprint, allow_not_private),
         certificate_request=certificate_request,
     )
-    facts = _facts(joined, out, certificate_request=certificate_request)
+    facts = _facts(joined, out, ledger=ledger, certificate_request=certificate_request)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
     else:
         _show(facts, compared=fingerprint is not None)
 
 
-def _facts(joined: "Joined", out: Path, *, certificate_request: bool) -> dict[str, Any]:
+def _facts(joined: "Joined", out: Path, *, ledger: Path | None, certificate_request: bool) -> dict[str, Any]:
     agreement = joined.agreement
     names = [NODE_PUB, REPLY_PUB, *([TLS_CSR] if certificate_request else [])]
     return {
@@ -79,6 +89,7 @@ def _facts(joined: "Joined", out: Path, *, certificate_request: bool) -> dict[st
         "fingerprint": joined.fingerprint,
         "run_id": agreement.run_id,
         "server_key": agreement.server_key,
+        "ledger": str(ledger or out / "ledger.sqlite"),
         "private": agreement.plan.private,
         "statement": agreement.plan.statement(),
         "rounds": agreement.plan.rounds,
@@ -107,7 +118,7 @@ def _show(facts: dict[str, Any], *, compared: bool) -> None:
         if facts["private"]
         else f"You agree to: {facts['rounds']} rounds, in which an update leaves this machine as it is{metrics}.",
         facts["statement"],
-        f"policy.toml in {facts['folder']} allows this and no more; ledger.sqlite records what was spent."
+        f"policy.toml in {facts['folder']} allows this and no more; {facts['ledger']} records what was spent."
         if facts["private"]
         else "There is no policy, and nothing bounds what the updates tell.",
         "",

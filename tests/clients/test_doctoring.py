@@ -14,6 +14,7 @@ from clients.app import build_app
 from clients.doctoring import client_checks
 from clients.joining import Wishes, join
 from clients.resident import link_of, stay
+from clients.serving.store import EventStore
 from clients.settings import load_client_settings
 from fedrec.agreement import read_agreement
 from fedrec.doctor import Finding, examine
@@ -52,6 +53,22 @@ def found(shop: Path) -> dict[str, Finding]:
     """Findings by check; the worst of each."""
     findings = examine(client_checks(load_client_settings(shop / "client.toml"), now=datetime.now(UTC)))
     return {one.check: one for one in sorted(findings, key=lambda one: ["ok", "warning", "failed"].index(one.state))}
+
+
+def test_a_store_is_opened_and_its_ledger_compared(shop):
+    config, store = shop / "client.toml", shop.parent / "shop.sqlite"
+    config.write_text(config.read_text().replace('events = "../events.csv"', 'store = "../shop.sqlite"'))
+    missing = found(shop)["events"]
+    assert (missing.state, missing.mend) == ("failed", "make one with `fedrec store import`")
+    assert missing.said.endswith("shop.sqlite: no event store here")
+    with EventStore.create(store) as made:
+        assert found(shop)["events"].state == "ok"
+        assert found(shop)["events"].said.endswith(
+            "shop.sqlite can be read; fedrec store status says whether it is whole"
+        )
+        made.keep_dataset("0" * 64)
+    assert "the privacy of its people is counted in another ledger" in found(shop)["events"].said
+    assert found(shop)["events"].mend.startswith("name theirs: fedrec join --ledger")
 
 
 def test_merchant_who_has_just_joined_is_ready(shop):

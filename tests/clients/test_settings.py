@@ -36,13 +36,20 @@ def test_a_path_that_is_absolute_stays_so(tmp_path: Path) -> None:
     assert load_client_settings(tmp_path / "client.toml").events == Path("/srv/events.parquet")
 
 
+def test_a_store_is_named_as_a_file_is(tmp_path: Path) -> None:
+    write_client_settings(tmp_path / "client.toml", name="a", dataset=DATASET, store="../shop.sqlite")
+    settings = load_client_settings(tmp_path / "client.toml")
+    assert settings.store == settings.source == tmp_path / "../shop.sqlite"
+    assert settings.events is None
+
+
 def test_every_setting_is_written_under_its_meaning(tmp_path: Path) -> None:
     path = tmp_path / "client.toml"
     write_client_settings(path, name="shop-7", dataset=DATASET, events="e.csv")
     text = path.read_text()
-    assert set(tomllib.loads(text)) == set(ClientSettings.model_fields)
-    for field in ClientSettings.model_fields.values():
-        assert f"# {field.description}\n" in text
+    assert set(tomllib.loads(text)) == set(ClientSettings.model_fields) - {"store"}, "a file or a store, not both"
+    for name, field in ClientSettings.model_fields.items():
+        assert (f"# {field.description}\n" in text) is (name != "store")
 
 
 @pytest.mark.parametrize(
@@ -52,6 +59,7 @@ def test_every_setting_is_written_under_its_meaning(tmp_path: Path) -> None:
         ("\nnot_private = 'perhaps'", "client.toml: not_private: Input should be a valid boolean"),
         ("\ncolumns = 1", "client.toml: columns: Input should be a valid dictionary"),
         ("\n= 1", "client.toml: cannot be read as TOML"),
+        ("\nstore = 's.sqlite'", "client.toml: Value error, events or store: expected one of the two"),
     ],
 )
 def test_what_is_unknown_or_malformed_is_refused_by_name(change: str, message: str, tmp_path: Path) -> None:
@@ -66,7 +74,12 @@ def test_what_is_unknown_or_malformed_is_refused_by_name(change: str, message: s
     [
         ({"name": "a b"}, "name: Value error, name='a b': expected 1 to 64 letters"),
         ({"dataset": "d1"}, "dataset: String should match pattern"),
-        ({"events": None}, "events: Input is not a valid path"),
+        ({"events": 7}, "events: Input is not a valid path"),
+        ({"events": None}, "client.toml: Value error, events or store: expected one of the two"),
+        (
+            {"events": None, "store": "s.sqlite", "columns": {"user_id": "who"}},
+            "client.toml: Value error, columns: a store has no columns to name; leave the table empty",
+        ),
     ],
 )
 def test_nothing_malformed_is_written(values: dict, message: str, tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients.own import read_people
+from clients.people import read_people
 from clients.serving.importing import import_events
 from clients.serving.reading import read_histories, read_history
 from clients.serving.store import EventStore
+from clients.settings import ClientSettings
 from fedrec.data.histories import Histories
 from fedrec.errors import DataError
 from tests.clients.serving.shops import new_store, view
@@ -52,7 +53,8 @@ def test_training_reads_from_the_store_exactly_what_a_client_reads_from_its_file
 ) -> None:
     invitation = Operator(tmp_path / "operator").invitation
     path = busy_shop(tmp_path / "events.csv")
-    from_file, rules = read_people(invitation, path, columns={}, merge_repeats=merge_repeats, items=ITEMS)
+    settings = ClientSettings(name="shop", dataset="d1" * 32, events=path)
+    from_file, rules = read_people(invitation, settings, merge_repeats=merge_repeats, items=ITEMS)
     import_events(store, path, columns={}, kind="purchase")
     from_store, people = training(store, merge_repeats=merge_repeats)
     assert equal(from_store, from_file)

@@ -83,6 +83,23 @@ def test_a_merchant_joins_and_checks_with_two_commands(merchant: Bench) -> None:
     assert (checked["epsilon"], checked["max_epsilon"], checked["delta"], checked["address"]) == (0, 8, 1e-5, ADDRESS)
 
 
+def test_a_merchant_joins_with_a_store_and_a_second_time_in_the_same_ledger(merchant: Bench, tmp_path: Path) -> None:
+    store = tmp_path / "shop.sqlite"
+    run(merchant, "store", "import", store, "--data", "mine.csv")
+    run(merchant, "store", "choose", store, "--user", "p001", "--no-training")
+    given = ["--store" if word == "--data" else store if word == "mine.csv" else word for word in join("shop-7")]
+    said = run(merchant, *given).stdout
+    assert "no_training: of a person who said no to training" in said
+    assert "11 people take part." in said
+    run(merchant, "client", "--config", "shop-7/client.toml", "--check")
+    again = ["shop-8" if word == "shop-7" else word for word in given]
+    assert "would be a fresh budget" in run(merchant, *again, code=3).stderr
+    more = json.loads(run(merchant, *again, "--ledger", "shop-7/ledger.sqlite", "--json").stdout)
+    assert (more["ledger"], more["people"]) == ("shop-7/ledger.sqlite", 11)
+    both = run(merchant, *join("bare"), "--store", store, code=2)
+    assert "--data or --store: expected one of the two" in both.stderr
+
+
 def test_joining_says_in_words_what_is_dropped_agreed_and_sent(merchant: Bench) -> None:
     said = run(merchant, *join("shop-7")).stdout
     assert "  1  unknown_item: item without a row in the catalogue" in said
