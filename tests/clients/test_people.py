@@ -2,10 +2,12 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import clients.joining
 from clients.own import Own, open_own
 from clients.serving.forgetting import key_beside
 from clients.serving.importing import import_events
@@ -154,9 +156,20 @@ def test_a_shop_that_had_a_file_may_go_on_with_a_store(operator: Operator, store
         joined(operator, tmp_path / "shop-8", store=store)
 
 
-def test_joining_in_vain_leaves_the_store_as_it_was(operator: Operator, store: Path, tmp_path: Path) -> None:
+def test_joining_in_vain_leaves_the_store_as_it_was(
+    operator: Operator, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(PrivacyError, match="policy min_people: fewer people here"):
         joined(operator, tmp_path / "shop-7", store=store, min_people=PEOPLE + 1)
+
+    def overtaken(*given: Any, **options: Any) -> Own:
+        (tmp_path / "taken").mkdir()
+        return open_own(*given, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(clients.joining, "open_own", overtaken)
+        with pytest.raises(RunError, match="taken: exists; choose another place"):
+            joined(operator, tmp_path / "taken", store=store)
     with EventStore.open(store) as shop:
         assert shop.dataset() is None
     joined(operator, tmp_path / "shop-7", store=store)
