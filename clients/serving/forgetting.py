@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from fedrec.errors import RunError
 from fedrec.privacy.durable import create_file
 
 _KEY_BYTES = 32
+_PATIENCE_S = 5.0  # with another connection's checkpoint: it takes milliseconds, but SQLite refuses ours meanwhile
 
 
 class Forgotten(NamedTuple):
@@ -124,7 +126,15 @@ def erase(file: StoreFile) -> None:
         gone = connection.execute("SELECT mark FROM forgotten WHERE NOT erased").fetchall()
         connection.execute("PRAGMA temp_store = MEMORY")  # else VACUUM copies everybody else into the system's /tmp
         connection.execute("VACUUM")
-        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
-            raise RunError(f"{file.path}: deleted, but a reader holds on to the old log; forget once more to finish")
+        end = time.monotonic() + _PATIENCE_S
+        while not _is_log_cut(connection):
+            if time.monotonic() > end:
+                raise RunError(f"{file.path}: deleted, but a reader holds the old log; forget once more to finish")
+            time.sleep(0.01)
         connection.executemany("UPDATE forgotten SET erased = 1 WHERE mark = ?", gone)
+
+
+def _is_log_cut(connection: sqlite3.Connection) -> bool:
+    """Cut the log to nothing, unless somebody is in the way."""
+    (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy

@@ -32,7 +32,7 @@ from clients.serving.http.bodies import (
 )
 from clients.serving.http.door import PEOPLE, Door
 from clients.serving.http.metrics import ServiceMetrics
-from clients.serving.http.refusals import Refusal, internal, of_status
+from clients.serving.http.refusals import CODES, Refusal, declared, internal, of_status
 from clients.serving.http.tokens import DEBUG, Tokens
 from clients.serving.served import Current
 from clients.serving.store import EventStore
@@ -42,6 +42,8 @@ from fedrec.errors import FedrecError, RunError
 
 T = TypeVar("T")
 _DISK_THREADS = 4  # they wait, for a disk
+_GUARDED = [code for code in CODES if code not in ("not_found", "method_not_allowed")]  # which are of no operation
+_OPEN = ("too_slow", "too_large", "wrong_host", "internal", "busy", "store")
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +104,8 @@ def build_app(desk: Desk, *, config: HttpConfig, tokens: Tokens | None) -> Door:
     """
     app = FastAPI(title="fedrec", version=__version__, docs_url=None, redoc_url=None)  # their pages load from afar
     app.state.desk = desk
-    app.include_router(router, responses={"4XX": {"model": ErrorAnswer}, "5XX": {"model": ErrorAnswer}})
+    app.include_router(router, responses=declared(_GUARDED, shape=ErrorAnswer))
+    app.include_router(open_router, responses=declared(_OPEN, shape=ErrorAnswer))
     for kind in (Refusal, FedrecError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _refused)
     return Door(app, config=config, tokens=tokens, metrics=desk.metrics)
@@ -114,6 +117,7 @@ def _desk(request: Request) -> Desk:
 
 TheDesk = Annotated[Desk, Depends(_desk)]
 router = APIRouter(dependencies=[Security(HTTPBearer(auto_error=False))])  # the door has asked; this tells readers
+open_router = APIRouter()  # what the door lets anybody ask
 
 
 @router.post("/v1/recommend", response_model_exclude_none=True)
@@ -144,27 +148,27 @@ async def events_route(body: EventsBody, desk: TheDesk) -> EventsAnswer:
     return await _in(desk.writing, lambda: answering.take_events(served, desk.store, body))
 
 
-@router.delete(PEOPLE + "/{user:path}")
+@router.delete(PEOPLE + "/{user:path}", responses=declared(["not_found"], shape=ErrorAnswer))  # of a line break
 async def forget_route(user: Annotated[User, Path()], desk: TheDesk) -> ForgottenAnswer:
     """Delete a person for good, from the store and from what is served."""
     gone = await _in(desk.writing, lambda: desk.forget(user))
     return ForgottenAnswer(events=gone.events, at=gone.at)
 
 
-@router.get("/v1/statement")
+@open_router.get("/v1/statement")
 async def statement_route(desk: TheDesk) -> StatementAnswer:
     """The privacy statement of the model that is being served."""
     model = desk.current.served.model
     return StatementAnswer(statement=model.statement, model=model.version, items=len(model.catalogue))
 
 
-@router.get("/healthz")
+@open_router.get("/healthz")
 async def health_route() -> StateAnswer:
     """Alive."""
     return StateAnswer(state="ok")
 
 
-@router.get("/readyz")
+@open_router.get("/readyz")
 async def ready_route(desk: TheDesk) -> StateAnswer:
     """A model is loaded, and the store answers."""
     await _in(desk.writing, lambda: desk.store.choice("anybody"))

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clients.serving.events import MAX_EVENTS, MAX_ID_BYTES, MAX_KIND_BYTES, MAX_QUERY_BYTES
+from clients.serving.http.refusals import CODES
 from fedrec.config_serving import ServingConfig
 
 MAX_K = 100
@@ -165,7 +166,7 @@ class StateAnswer(BaseModel):
 class ErrorBody(BaseModel):
     """Why not: a fixed word, and a line for people."""
 
-    code: str
+    code: Annotated[str, Field(json_schema_extra={"enum": list(CODES)})]
     message: str
 
 

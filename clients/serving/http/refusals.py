@@ -1,6 +1,8 @@
 """Everything the service says instead of an answer: one shape, a fixed word, and a line that repeats nobody's data."""
 
 import json
+from collections.abc import Iterable
+from typing import Any
 
 _STATUS = {
     "malformed": 400,
@@ -21,6 +23,14 @@ _STATUS = {
     "store": 503,
 }
 CODES = tuple(_STATUS)
+
+
+def declared(codes: Iterable[str], *, shape: type) -> dict[int | str, dict[str, Any]]:
+    """What the API's description says of refusals: each status, with the shape of its answer and its codes."""
+    by_status: dict[int, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(_STATUS[code], []).append(code)
+    return {status: {"model": shape, "description": " or ".join(said)} for status, said in sorted(by_status.items())}
 
 
 class Refusal(Exception):  # noqa: N818  # it is an answer, not a fault

@@ -3,7 +3,9 @@
 import hashlib
 import random
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from clients.serving import forgetting, store_file
 from clients.serving.importing import import_events
 from clients.serving.store import Appended, Choice, EventStore
 from fedrec.errors import DataError, RunError
-from tests.clients.serving.shops import NOON, Clock, bytes_of, new_store, view
+from tests.clients.serving.shops import NOON, Clock, bytes_of, new_store, process, view
 
 
 @pytest.fixture
@@ -160,18 +162,44 @@ def test_a_reader_that_holds_the_old_log_is_waited_for_and_then_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_file, "_BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(forgetting, "_PATIENCE_S", 0.1)
     path = tmp_path / "shop.sqlite"
     with new_store(tmp_path) as store, EventStore.open(path) as reader:
         store.append([view(f"u{n % 5}", f"mark-u{n % 5}", n) for n in range(50)])
         rows = reader.training_rows(chunk=1)
         next(rows)
-        with pytest.raises(
-            RunError, match=r"deleted, but a reader holds on to the old log; forget once more to finish"
-        ):
+        with pytest.raises(RunError, match=r"deleted, but a reader holds the old log; forget once more to finish"):
             store.forget("u3")
         assert (store.people(), store.count().unfinished) == (["u0", "u1", "u2", "u4"], 1)
         assert len(list(rows)) == 49, "a reader sees one moment to its end"
         assert store.forget("u3").events == 0
+        assert store.count().unfinished == 0
+        assert b"mark-u3" not in bytes_of(path)
+
+
+CHECKPOINTING = """
+import fcntl
+with open(f"{path}-shm", "r+b") as index:
+    fcntl.lockf(index, fcntl.LOCK_EX, 1, 121)  # as a connection does that makes a checkpoint: sqlite.org/walformat.html
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_another_processes_checkpoint_is_waited_for(tmp_path: Path) -> None:
+    """SQLite itself would refuse ours at once."""
+    path = tmp_path / "shop.sqlite"
+    with new_store(tmp_path) as store, ThreadPoolExecutor(1) as pool:
+        store.append([view(f"u{n % 5}", f"mark-u{n % 5}", n) for n in range(50)])
+        with process(CHECKPOINTING, path) as other:
+            assert other.stdout.readline() == "held\n"
+            gone = pool.submit(store.forget, "u3")
+            end = time.monotonic() + 4
+            while not store.count().unfinished:
+                assert time.monotonic() < end, "the person is still there"
+            with pytest.raises(TimeoutError):
+                gone.result(timeout=0.3)
+        assert gone.result(timeout=10).events == 10
         assert store.count().unfinished == 0
         assert b"mark-u3" not in bytes_of(path)
 
