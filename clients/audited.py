@@ -13,7 +13,7 @@ import torch
 from clients.merchant import Merchant
 from clients.opening import check_person_gradients, local_training
 from clients.replies import ReplyCache
-from clients.training import step_losses
+from clients.training import RankerLearner, step_losses
 from fedrec.agreement import Agreement
 from fedrec.code import code_digest
 from fedrec.data.histories import Histories
@@ -95,8 +95,7 @@ class AuditedClients:
         )
         merchant = Merchant(
             agreement,
-            ranker=self._ranker,
-            histories=people,
+            learner=RankerLearner(self._ranker, people, local_training(agreement)),
             policy=policy,
             ledger=ledger,
             replies=ReplyCache(folder / "reply.safetensors"),

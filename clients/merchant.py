@@ -7,18 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clients.measuring import person_metrics
 from clients.opening import local_training, resident
 from clients.replies import Answer, ReplyCache
 from clients.telling import told
-from clients.training import private_direction
+from clients.training import Learner, RankerLearner, private_direction
 from fedrec.agreement import Agreement
 from fedrec.code import code_digest
-from fedrec.data.histories import Histories
 from fedrec.errors import PrivacyError
-from fedrec.model.adapters import schema_of
-from fedrec.model.counting import person_statistics
-from fedrec.model.ranker import Ranker
 from fedrec.model.statistics import Counting
 from fedrec.privacy.accounting import Steps
 from fedrec.privacy.ledger import Charge, Kind, Ledger
@@ -38,8 +33,7 @@ class Merchant:
 
     Args:
         agreement: what was agreed with the federation.
-        ranker: the resident model with its adapter; overwritten each round, shared by the clients of one process.
-        histories: one row a person. Sensitive.
+        learner: what learns, with this client's people. Sensitive.
         policy: what this client allows, whatever a server asks; None for a run that is stamped NOT PRIVATE.
         ledger: charged before each round and each release.
         replies: the last replies, so that a repeated instruction gets the same bytes and costs nothing.
@@ -52,8 +46,7 @@ class Merchant:
         self,
         agreement: Agreement,
         *,
-        ranker: Ranker,
-        histories: Histories,
+        learner: Learner,
         policy: Policy | None,
         ledger: Ledger,
         replies: ReplyCache,
@@ -63,8 +56,7 @@ class Merchant:
     ) -> None:
         self._agreement = agreement
         self._digest = agreement.digest()
-        self._ranker = ranker
-        self._histories = histories
+        self._learner = learner
         self._policy = policy
         self._ledger = ledger
         self._replies = replies
@@ -75,7 +67,7 @@ class Merchant:
     @property
     def schema(self) -> AdapterSchema:
         """Names and shapes of the shared arrays."""
-        return schema_of(self._ranker)
+        return self._learner.schema
 
     @property
     def base_digest(self) -> str:
@@ -178,7 +170,7 @@ class Merchant:
         Raises:
             PrivacyError: names the limit.
         """
-        policy, plan, people = self._policy, self._agreement.plan, len(self._histories)
+        policy, plan, people = self._policy, self._agreement.plan, len(self._learner)
         if plan.max_people is not None and people > plan.max_people:
             raise PrivacyError(f"max_people={plan.max_people}: there are more people here than the plan allows")
         if policy is not None:
@@ -229,20 +221,16 @@ class Merchant:
         agreement, plan = self._agreement, self._agreement.plan
         taken = (instruction.round_index - 1) * plan.local_steps
         return private_direction(
-            self._ranker,
-            self._histories,
+            self._learner,
             instruction.adapter,
             mechanism=plan.mechanism(self._randomness(instruction.round_index), steps_taken=taken),
             steps=plan.local_steps,
             learning_rate=agreement.local_learning_rate,
-            training=local_training(agreement),
         )
 
     def _measure(self, instruction: Instruction) -> Arrays:
         agreement, names = self._agreement, self.metrics
-        values = person_metrics(
-            self._ranker, self._histories, instruction.adapter, metrics=names, mask_last=agreement.mask_last
-        )
+        values = self._learner.metrics(instruction.adapter, names)
         released = release_metrics(agreement.plan, self._randomness(instruction.round_index), values=values)
         return {name: np.array(value, dtype=np.float32) for name, value in zip(names, released, strict=True)}
 
@@ -250,7 +238,7 @@ class Merchant:
         released = release_statistics(
             self._agreement.plan,
             self._randomness(instruction.round_index),
-            people=person_statistics(self._histories, counting),
+            people=self._learner.statistics(counting),
             size=parameters_of(counting.schema),
         )
         return unflatten(released, counting.schema)
@@ -283,8 +271,7 @@ def load_merchant(run: Path, partition: int) -> Merchant:
     agreement, ranker, counting = resident(run.resolve())
     return Merchant(
         agreement,
-        ranker=ranker,
-        histories=client_histories(run, partition),
+        learner=RankerLearner(ranker, client_histories(run, partition), local_training(agreement)),
         policy=policy_of(run, agreement.plan),
         ledger=ledger_of(run, partition, agreement.plan),
         replies=ReplyCache(replies_path(run, partition)),

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from clients.merchant import Merchant
-from clients.opening import resident
+from clients.opening import local_training, resident
 from clients.people import keep_store, read_people
 from clients.replies import ReplyCache
 from clients.settings import ClientSettings
+from clients.training import RankerLearner
 from fedrec.agreement import Agreement
 from fedrec.data.rules import RuleCount
 from fedrec.errors import PrivacyError
@@ -66,8 +67,7 @@ def open_own(settings: ClientSettings, *, keeps: bool = True) -> Own:
     )
     merchant = Merchant(
         agreement,
-        ranker=ranker,
-        histories=histories,
+        learner=RankerLearner(ranker, histories, local_training(agreement)),
         policy=policy,
         ledger=ledger,
         replies=ReplyCache(settings.reply),

@@ -1,25 +1,33 @@
-"""One client's round: sample people, take private steps on the adapter, hand back the noised descent direction.
+"""One client's round: sample people, take private steps on what is shared, hand back the noised descent direction.
+
+What is shared is a ranker's adapter or another small head; a ``Learner`` is one of them with one client's people.
 
 Nothing here is random but who is sampled and the noise. Which part of a history a person shows depends
 on their own history and the step alone: a shared stream of random windows would let one person's
 presence shift what everyone else shows, and clipping each person would no longer bound that.
 """
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from clients.measuring import person_metrics
 from fedrec.data.histories import Histories
+from fedrec.errors import PrivacyError
 from fedrec.model.adapters import load_adapter_arrays, schema_of
+from fedrec.model.counting import Row, person_statistics
 from fedrec.model.losses import person_losses
 from fedrec.model.ranker import Ranker
+from fedrec.model.statistics import Counting
 from fedrec.model.windows import padded, window_of_step
 from fedrec.privacy.gradients import PersonGradients
 from fedrec.privacy.mechanism import Mechanism
-from fedrec.schema import Arrays, flatten, unflatten
+from fedrec.schema import AdapterSchema, Arrays, flatten, unflatten
 
 PEOPLE_AT_A_TIME = 64  # bounds memory; the result does not depend on it
 
@@ -39,39 +47,116 @@ class LocalTraining:
     seed: int
 
 
+class Learner(ABC):
+    """What learns, with the people of one client to learn from.
+
+    The people are numbered from 0. What a person yields must follow from their own data, the public arguments and
+    nothing else: then clipping each person bounds what anyone can move.
+    """
+
+    @property
+    @abstractmethod
+    def schema(self) -> AdapterSchema:
+        """Names and shapes of what is shared. Public."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many people there are. Sensitive."""
+
+    @abstractmethod
+    def gradients(self, people: np.ndarray, shared: Arrays, *, step: int) -> Generator[Tensor, None, None]:
+        """Yield the gradient of each person's loss in chunks (B, P), float, in any order; zeros for who has none.
+
+        Args:
+            people: distinct indices, (N,). Sensitive.
+            shared: where the gradient is taken.
+            step: of the whole run, from 0; public.
+        """
+
+    def metrics(self, shared: Arrays, names: Sequence[str]) -> np.ndarray:
+        """Measure ``shared`` on each person, (N, k) in [0, 1]. Sensitive.
+
+        Raises:
+            PrivacyError: there is nothing to measure.
+        """
+        raise PrivacyError(f"{type(self).__name__}: measures no {', '.join(names)} on people; agree on no metrics")
+
+    def statistics(self, counting: Counting) -> Iterable[Row]:
+        """Yield what each person adds to the counts, a sparse row. Sensitive.
+
+        Raises:
+            PrivacyError: there is nothing to count.
+        """
+        del counting
+        raise PrivacyError(f"{type(self).__name__}: counts nothing of people; agree on no statistics")
+
+
+@dataclass(frozen=True, eq=False)
+class RankerLearner(Learner):
+    """A ranker's adapter, and histories to predict.
+
+    Attributes:
+        ranker: with an adapter, which is overwritten; clients of one process may share it.
+        histories: one row a person; who has fewer than two events contributes nothing. Sensitive.
+        training: how a history becomes a loss.
+    """
+
+    ranker: Ranker
+    histories: Histories
+    training: LocalTraining
+
+    @property
+    def schema(self) -> AdapterSchema:
+        return schema_of(self.ranker)
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    def gradients(self, people: np.ndarray, shared: Arrays, *, step: int) -> Generator[Tensor, None, None]:
+        load_adapter_arrays(self.ranker, shared)
+        self.ranker.train()
+        has_target = self.histories.lengths[people] > 1
+        with PersonGradients(self.ranker) as gradients:
+            yield torch.zeros(int((~has_target).sum()), gradients.parameters)
+            people = people[has_target]
+            for first in range(0, len(people), PEOPLE_AT_A_TIME):
+                chunk = people[first : first + PEOPLE_AT_A_TIME]
+
+                def losses(chunk: np.ndarray = chunk) -> Tensor:
+                    return step_losses(self.ranker, self.histories, chunk, step=step, training=self.training)
+
+                yield gradients.compute(losses, people=len(chunk))
+
+    def metrics(self, shared: Arrays, names: Sequence[str]) -> np.ndarray:
+        return person_metrics(self.ranker, self.histories, shared, metrics=names, mask_last=self.training.mask_last)
+
+    def statistics(self, counting: Counting) -> Iterable[Row]:
+        return person_statistics(self.histories, counting)
+
+
 def private_direction(
-    ranker: Ranker,
-    histories: Histories,
-    start: Arrays,
-    *,
-    mechanism: Mechanism,
-    steps: int,
-    learning_rate: float,
-    training: LocalTraining,
+    learner: Learner, start: Arrays, *, mechanism: Mechanism, steps: int, learning_rate: float
 ) -> Arrays:
     """Take ``steps`` private steps from ``start`` and return their sum, a descent direction.
 
     Args:
-        ranker: with an adapter; its adapter is overwritten.
-        histories: one row a person; who has fewer than two events contributes nothing. Sensitive.
-        start: the shared adapter.
+        learner: what learns, and from whom. Sensitive.
+        start: the shared arrays.
         mechanism: samples, clips, adds noise, divides by the public normaliser, and counts.
         steps: >= 1; each is charged whether or not anyone is sampled.
-        learning_rate: how far the adapter moves between the steps.
+        learning_rate: how far the shared arrays move between the steps.
 
     Returns:
         ``-sum of released gradients`` by array name, float32. Private when the mechanism's plan is.
     """
-    schema = schema_of(ranker)
+    schema = learner.schema
     origin = flatten(start, schema)
     direction = np.zeros_like(origin)
-    ranker.train()
-    with PersonGradients(ranker) as gradients:
-        for _ in range(steps):
-            load_adapter_arrays(ranker, unflatten(origin + learning_rate * direction, schema))
-            step = mechanism.steps_taken
-            sampled = mechanism.sample(len(histories))
-            chunks = _gradients(ranker, gradients, histories, sampled, step=step, training=training)
+    for _ in range(steps):
+        shared = unflatten(origin + learning_rate * direction, schema)
+        step = mechanism.steps_taken
+        sampled = mechanism.sample(len(learner))
+        with closing(learner.gradients(sampled, shared, step=step)) as chunks:
             direction -= mechanism.release(chunks, len(origin))
     return unflatten(direction, schema)
 
@@ -91,25 +176,3 @@ def public_negatives(items: int, training: LocalTraining, *, step: int) -> Tenso
         return None
     rng = np.random.default_rng([training.seed, step])
     return torch.from_numpy(rng.choice(items, training.negatives, replace=False))
-
-
-def _gradients(
-    ranker: Ranker,
-    gradients: PersonGradients,
-    histories: Histories,
-    people: np.ndarray,
-    *,
-    step: int,
-    training: LocalTraining,
-) -> Iterator[Tensor]:
-    """Yield per-person gradients (B, P) in chunks; people without two events get rows of zeros."""
-    has_target = histories.lengths[people] > 1
-    yield torch.zeros(int((~has_target).sum()), gradients.parameters)
-    people = people[has_target]
-    for first in range(0, len(people), PEOPLE_AT_A_TIME):
-        chunk = people[first : first + PEOPLE_AT_A_TIME]
-
-        def losses(chunk: np.ndarray = chunk) -> Tensor:
-            return step_losses(ranker, histories, chunk, step=step, training=training)
-
-        yield gradients.compute(losses, people=len(chunk))

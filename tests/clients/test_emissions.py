@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, M
 from flwr.common.serde import message_to_proto
 
 import clients.merchant
+import clients.training
 from clients.app import build_app
 from clients.merchant import load_merchant
 from fedrec.agreement import agreed_ranker, read_agreement
@@ -240,8 +241,9 @@ def test_exception_over_a_persons_data_leaves_one_of_six_words(
     def fail(*_: Any, **__: Any) -> None:
         raise error(f"{MARKER} at {MARKED_TIME}")
 
-    for name in ("private_direction", "person_metrics", "person_statistics"):
-        monkeypatch.setattr(clients.merchant, name, fail)
+    monkeypatch.setattr(clients.merchant, "private_direction", fail)
+    for name in ("person_metrics", "person_statistics"):
+        monkeypatch.setattr(clients.training, name, fail)
     with caplog.at_level(logging.INFO):
         reply = _emitted(unanswered, 1, kind, _asked(unanswered))
     assert not reply.has_content()

@@ -10,7 +10,9 @@ import torch
 import clients.merchant
 import clients.training
 from clients.merchant import Merchant, load_merchant
+from clients.opening import local_training
 from clients.replies import Answer, ReplyCache
+from clients.training import RankerLearner
 from fedrec.agreement import Agreement, agreed_ranker
 from fedrec.agreement import read_agreement as _agreed
 from fedrec.errors import PrivacyError
@@ -216,8 +218,7 @@ def _merchant(run, tmp_path, agreed: Agreement, name: str, partition: int = 0) -
     files = LedgerFiles.beside(tmp_path / f"{name}.sqlite")
     return Merchant(
         agreed,
-        ranker=agreed_ranker(agreed, run),
-        histories=client_histories(run, partition),
+        learner=RankerLearner(agreed_ranker(agreed, run), client_histories(run, partition), local_training(agreed)),
         policy=(policy := policy_of(run, agreed.plan)),
         ledger=Ledger.create(files, dataset="same", policy=policy, durable=False),
         replies=ReplyCache(tmp_path / f"{name}.safetensors"),

@@ -9,8 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clients.merchant
+import clients.training
 from clients.merchant import Merchant, load_merchant
+from clients.opening import local_training
 from clients.replies import ReplyCache
+from clients.training import RankerLearner
 from fedrec.agreement import Agreement, read_agreement
 from fedrec.data.histories import Histories
 from fedrec.errors import PrivacyError
@@ -84,7 +87,7 @@ class Touched:
                 raise MemoryError("a crash")
             return person_statistics(*arguments)
 
-        monkeypatch.setattr(clients.merchant, "person_statistics", counted)
+        monkeypatch.setattr(clients.training, "person_statistics", counted)
 
 
 @pytest.fixture
@@ -202,8 +205,7 @@ class Source:
         place.mkdir()
         merchant = Merchant(
             self.agreed,
-            ranker=self.ranker,
-            histories=people,
+            learner=RankerLearner(self.ranker, people, local_training(self.agreed)),
             policy=None if not self.agreed.plan.private else self._policy(),
             ledger=Ledger.create(
                 LedgerFiles.beside(place / "ledger.sqlite"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import clients.merchant
+import clients.training
 from clients.measuring import person_metrics
 from clients.merchant import load_merchant
 from fedrec.agreement import agreed_ranker, read_agreement
@@ -66,7 +67,7 @@ class Touched:
                 raise MemoryError("a crash")
             return person_metrics(*arguments, **how)
 
-        monkeypatch.setattr(clients.merchant, "person_metrics", counted)
+        monkeypatch.setattr(clients.training, "person_metrics", counted)
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ def test_noise_of_a_private_release_cannot_be_repeated(run, monkeypatch):
         raise AssertionError("seeded noise in a private run")
 
     monkeypatch.setattr(clients.merchant, "SeededRandom", refuse)
-    monkeypatch.setattr(clients.merchant, "person_metrics", lambda *_, **__: np.zeros((4, 2)))
+    monkeypatch.setattr(clients.training, "person_metrics", lambda *_, **__: np.zeros((4, 2)))
     releases = [load_merchant(run, partition).measure_round(_ask(run)).arrays for partition in (0, 1)]
     numbers = [float(values) for arrays in releases for values in arrays.values()]
     assert len(set(numbers)) == 4

@@ -9,9 +9,11 @@ import pytest
 
 from clients.app import build_app
 from clients.merchant import Merchant
+from clients.opening import local_training
 from clients.own import open_own
 from clients.replies import ReplyCache
 from clients.settings import ClientSettings, load_client_settings
+from clients.training import RankerLearner
 from fedrec.agreement import agreed_ranker
 from fedrec.code import code_digest
 from fedrec.errors import ConfigError, DataError, FedrecError, PrivacyError, RunError
@@ -64,8 +66,7 @@ def test_it_trains_on_the_people_of_the_file_exactly_as_a_simulated_merchant_wou
     agreed = operator.agreement
     simulated = Merchant(
         agreed,
-        ranker=agreed_ranker(agreed, operator.run),
-        histories=people(),
+        learner=RankerLearner(agreed_ranker(agreed, operator.run), people(), local_training(agreed)),
         policy=None,
         ledger=Ledger.create(LedgerFiles.beside(tmp_path / "other.sqlite"), dataset="x", policy=None),
         replies=ReplyCache(tmp_path / "reply.safetensors"),

@@ -11,6 +11,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, MessageType
 
 import clients.merchant
+import clients.training
 from clients.app import build_app
 from clients.instructions import Desk, check_signed
 from clients.merchant import load_merchant
@@ -46,14 +47,14 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def touched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One entry for each time anyone's history is trained on or measured."""
     times: list[str] = []
-    for name in ("private_direction", "person_metrics"):
-        real = getattr(clients.merchant, name)
+    for place, name in ((clients.merchant, "private_direction"), (clients.training, "person_metrics")):
+        real = getattr(place, name)
 
         def noted(*arguments: Any, _name: str = name, _real: Callable[..., Any] = real, **how: Any) -> Any:
             times.append(_name)
             return _real(*arguments, **how)
 
-        monkeypatch.setattr(clients.merchant, name, noted)
+        monkeypatch.setattr(place, name, noted)
     return times
 
 

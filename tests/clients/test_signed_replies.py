@@ -11,7 +11,9 @@ from flwr.common.serde import recorddict_to_proto
 
 from clients.app import build_app
 from clients.merchant import Merchant, load_merchant
+from clients.opening import local_training
 from clients.replies import Answer, ReplyCache
+from clients.training import RankerLearner
 from fedrec.agreement import agreed_ranker, read_agreement
 from fedrec.model.adapters import schema_of
 from fedrec.runfolder import server_key_path
@@ -40,8 +42,7 @@ def _merchant(run: Path, key: SigningKey | None) -> Merchant:
     agreed = read_agreement(run)
     return Merchant(
         agreed,
-        ranker=agreed_ranker(agreed, run),
-        histories=client_histories(run, 0),
+        learner=RankerLearner(agreed_ranker(agreed, run), client_histories(run, 0), local_training(agreed)),
         policy=policy_of(run, agreed.plan),
         ledger=ledger_of(run, 0, agreed.plan),
         replies=ReplyCache(replies_path(run, 0)),

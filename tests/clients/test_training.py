@@ -1,5 +1,6 @@
 """What one person can move, measured through the code that a real client runs."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 import torch
 
 import clients.training
-from clients.training import LocalTraining, private_direction, public_negatives, step_losses
+from clients.training import LocalTraining, RankerLearner, private_direction, public_negatives, step_losses
 from fedrec.data.histories import Histories
 from fedrec.model.adapters import adapter_arrays, load_adapter_arrays, schema_of, trainable_parameters
 from fedrec.model.ranker import Ranker
 from fedrec.model.windows import window_of_step
+from fedrec.privacy.mechanism import Mechanism
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.randomness import SecureRandom, SeededRandom
 from fedrec.schema import Arrays, flatten, parameters_of
@@ -41,13 +43,11 @@ def _direction(
     plan = plan or open_plan(clip_norm=CLIP, rounds=9)
     random = SecureRandom() if plan.private else SeededRandom(0)
     arrays = private_direction(
-        ranker,
-        people,
+        RankerLearner(ranker, people, training),
         adapter_arrays(ranker) if start is None else start,
         mechanism=plan.mechanism(random, steps_taken=taken),
         steps=steps,
         learning_rate=rate,
-        training=training,
     )
     return flatten(arrays, schema_of(ranker)) * plan.normaliser
 
@@ -218,3 +218,22 @@ def test_negatives_are_public_distinct_and_new_in_each_step():
 @pytest.mark.parametrize("negatives", [None, ITEMS, ITEMS + 1])
 def test_small_catalogue_is_scored_whole(negatives):
     assert public_negatives(ITEMS, replace(FULL, negatives=negatives), step=0) is None
+
+
+def test_round_that_fails_half_way_leaves_no_hooks_on_the_ranker_that_others_share(monkeypatch):
+    ranker, hooked = adapted(), []
+
+    def hooks() -> int:
+        return sum(len(module._forward_hooks) for module in ranker.modules())
+
+    def fail(self: Mechanism, chunks: Iterator[torch.Tensor], parameters: int) -> np.ndarray:
+        next(chunks), next(chunks)
+        hooked.append(hooks())
+        raise MemoryError("half-way")
+
+    monkeypatch.setattr(Mechanism, "release", fail)
+    with pytest.raises(MemoryError) as caught:
+        _direction(ranker, PEOPLE)
+    assert hooked[0] > 0
+    assert hooks() == 0
+    assert caught.tb  # which holds on to every frame, and so to gradients that nobody closed

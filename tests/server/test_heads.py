@@ -10,7 +10,9 @@ import pytest
 
 from clients.app import build_app
 from clients.merchant import Merchant
+from clients.opening import local_training
 from clients.replies import ReplyCache
+from clients.training import RankerLearner
 from fedrec.agreement import agreed_ranker, read_agreement, write_agreement
 from fedrec.config import parse_config
 from fedrec.errors import RunError
@@ -46,8 +48,7 @@ def _merchant(run: Path, home: Path, partition: int) -> Merchant:
     agreed = read_agreement(run)
     return Merchant(
         agreed,
-        ranker=agreed_ranker(agreed, run),
-        histories=client_histories(run, partition),
+        learner=RankerLearner(agreed_ranker(agreed, run), client_histories(run, partition), local_training(agreed)),
         policy=policy_of(home, agreed.plan),
         ledger=ledger_of(home, partition, agreed.plan),
         replies=ReplyCache(run / f"reply-{partition}.safetensors"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import clients.merchant
+import clients.training
 from fedrec.model.counting import person_statistics
 from fedrec.model.pairs import PublicPairs
 from fedrec.model.statistics import Counting, StatisticsSpec
@@ -116,7 +117,7 @@ def test_rows_that_grow_with_a_history_are_caught(engine_under, monkeypatch):
             yield places, values / values.min(initial=1.0)
 
     engine = engine_under()
-    monkeypatch.setattr(clients.merchant, "person_statistics", unscaled)
+    monkeypatch.setattr(clients.training, "person_statistics", unscaled)
     assert BOUND not in found_by(engine), "the release shortens them"
     monkeypatch.setattr(statistics, "_shortened", lambda values: np.asarray(values, np.float64))
     assert BOUND in found_by(engine)
