@@ -57,12 +57,23 @@ _EXPECTED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 
 
 @dataclass(frozen=True)
+class HeadSpec:
+    """A small model that learns by itself, in place of an adapter of the ranker; in simulations, so far.
+
+    Attributes:
+        kind: what it is for, such as "clicks". What it reads, and how, is its base, which ``base_digest`` names.
+    """
+
+    kind: str
+
+
+@dataclass(frozen=True)
 class Agreement:
     """Public constants of a federation.
 
     Attributes:
         run_id: names the run on the wire and in the ledgers.
-        base_digest: SHA-256 of the frozen base.
+        base_digest: SHA-256 of the frozen base, or of the public rules by which a head reads.
         adapter: what learns.
         plan: what each client promises its people, and how.
         local_learning_rate: step size between the local steps of one round.
@@ -77,7 +88,7 @@ class Agreement:
 
     run_id: str
     base_digest: str
-    adapter: AdapterSpec
+    adapter: AdapterSpec | HeadSpec
     plan: PrivacyPlan
     local_learning_rate: float
     mask_last: bool
@@ -96,6 +107,13 @@ class Agreement:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, one per attribute."""
         return asdict(self) | {"plan": self.plan.to_dict()}
+
+    @property
+    def ranker_adapter(self) -> AdapterSpec:
+        """What learns of a ranker; raises ``RunError`` where a head learns instead."""
+        if isinstance(self.adapter, HeadSpec):
+            raise RunError(f"adapter: a head for {self.adapter.kind}, which has no ranker; it is for simulations alone")
+        return self.adapter
 
     def releases_metrics_in(self, round_index: int) -> bool:
         """Whether clients are asked for metrics after this round of the plan."""
@@ -147,7 +165,7 @@ def read_agreement(folder: Path) -> Agreement:
 def agreed_ranker(agreement: Agreement, folder: Path) -> Ranker:
     """Build the base of a run folder with a fresh adapter, as the agreement says."""
     ranker = load_base(folder / "base")
-    attach_adapter(ranker, agreement.adapter, seed=agreement.seed)
+    attach_adapter(ranker, agreement.ranker_adapter, seed=agreement.seed)
     return ranker
 
 
@@ -158,7 +176,7 @@ def agreed_counting(agreement: Agreement, folder: Path) -> Counting | None:
 
 def _check(agreement: Agreement) -> None:
     counted = {} if agreement.statistics is None else vars(agreement.statistics)
-    for name, value in (vars(agreement) | vars(agreement.adapter) | counted).items():
+    for name, value in (vars(agreement) | vars(agreement.ranker_adapter) | counted).items():
         holds, expected = _EXPECTED.get(name, (None, ""))
         if holds and not holds(value):
             raise RunError(f"{name}: expected {expected}")

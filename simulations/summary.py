@@ -52,8 +52,8 @@ def summarise(
         "rounds": state.round_index,
         "engine": config.federation.engine,
         "adapter": {
-            "kind": agreement.adapter.kind,
-            "rank": agreement.adapter.rank,
+            "kind": agreement.ranker_adapter.kind,
+            "rank": agreement.ranker_adapter.rank,
             "trainable_parameters": results.trainable_parameters,
         },
         "privacy": _privacy(config, run, agreement, state),
