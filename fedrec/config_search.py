@@ -26,3 +26,20 @@ class SearchConfig(Section):
     words_beside_hashing: Weight = Field(0.8, description="weight of BM25 beside the built-in encoder")
     meaning: Weight = Field(1.0, description="weight of the text encoder's similarity")
     person: Weight = Field(0.3, description="weight of a person's own score, where there is one")
+
+
+class QueryTrainingConfig(Section):
+    """How search is trained on (query, chosen item) events."""
+
+    rank: Count = Field(8, description="of the turn of a query's vector")
+    seed: int = Field(0, ge=0, description="of where training starts, of the negatives and of who is held out; public")
+    events: Count = Field(8, description="of a person that count, at most; the latest")
+    hits_by_words: Count = Field(50, description="best hits by words among a query's candidates")
+    hits_by_meaning: Count = Field(50, description="best hits by meaning among a query's candidates")
+    negatives: Count = Field(128, description="uniform items of the catalogue among the candidates, the same for all")
+    sharpness: Positive = Field(5.0, description="what a mixed score is multiplied with to become a logit")
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of the people who judge an epoch")
+    epochs: Count = Field(20, description="passes over the others, at most")
+    people_at_once: Count = Field(32, description="people of one step")
+    mix_learning_rate: Positive = Field(0.03, description="of Adam, for the weights of words and meaning")
+    turn_learning_rate: Positive = Field(0.0005, description="of Adam, for the turn of a query's vector")

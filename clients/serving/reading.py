@@ -9,6 +9,7 @@ from clients.serving.store import EventStore
 from fedrec.data.catalogue import Catalogue
 from fedrec.data.cleaning import drop_unknown_items
 from fedrec.data.histories import Histories, build_histories
+from fedrec.data.query_events import FIELDS, QueryEvents, query_events
 from fedrec.errors import DataError
 
 _COLUMNS = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64}
@@ -60,6 +61,25 @@ def training_events(store: EventStore, *, kinds: Collection[str] | None = None) 
     """
     parts = [pl.DataFrame(rows, schema=_COLUMNS, orient="row") for rows in store.training_rows(kinds=kinds)]
     return pl.concat(parts) if parts else pl.DataFrame(schema=_COLUMNS)
+
+
+def read_queries(store: EventStore, catalogue: Catalogue) -> QueryEvents:
+    """What people chose after a query.
+
+    Args:
+        catalogue: events of other items are left out.
+
+    Raises:
+        DataError: there is nothing that search may be trained on.
+        RunError: the store cannot be read.
+    """
+    rows = pl.DataFrame(store.query_rows(), schema=dict.fromkeys(FIELDS, pl.String), orient="row")
+    events = query_events(rows, catalogue)
+    if not len(events):
+        raise DataError(
+            "the event store: no event that may be used for training has a query and an item of the catalogue"
+        )
+    return events
 
 
 def read_history(

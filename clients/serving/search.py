@@ -61,6 +61,7 @@ class Searcher:
     def __init__(self, backend: Backend, dense: DenseIndex | None, config: SearchConfig | None = None) -> None:
         """Search through ``backend`` and, where there is one, ``dense``, of the same I items."""
         self._backend, self._dense, self._config = backend, dense, config or SearchConfig()
+        self._mix = mix_of(dense, self._config)
 
     def search(
         self,
@@ -101,7 +102,7 @@ class Searcher:
         items = self._candidates(words, near, k=k)
         parts: dict[str, dict[int, float]] = {WORDS: words}
         if near is not None:
-            parts[MEANING] = _by_item(items, self._config.meaning * near[items])
+            parts[MEANING] = _by_item(items, self._mix[1] * near[items])
         if user_scores is not None:
             parts[PERSON] = _by_item(items, weight * scaled_to_one(user_scores[items].astype(np.float64)))
         hits = [_hit(int(item), parts) for item in items]
@@ -110,10 +111,7 @@ class Searcher:
     def _words(self, query: str, *, k: int, allowed: np.ndarray | None) -> dict[int, float]:
         """Weighed BM25 of the items that have words of the query. Without an encoder it stands for the meaning too."""
         found = self._backend.search(query, most=max(k, self._config.word_hits), allowed=allowed)
-        if self._dense is None:
-            weight = self._config.words + self._config.meaning
-        else:
-            weight = self._config.words_beside_hashing if self._dense.reads_letters_only else self._config.words
+        weight = sum(self._mix) if self._dense is None else self._mix[0]
         best = max((score for _, score in found), default=0.0)
         return {item: weight * score / best for item, score in found}
 
@@ -138,6 +136,14 @@ class Searcher:
             nearest = np.argsort(-near, kind="stable")[: max(k, self._config.meaning_hits)]
             items = np.union1d(items, nearest[near[nearest] >= 0])
         return np.sort(items)
+
+
+def mix_of(dense: DenseIndex | None, config: SearchConfig) -> tuple[float, float]:
+    """How much words and meaning count: as was learned, or else as the settings say."""
+    if dense is not None and dense.learned is not None:
+        return dense.learned.words, dense.learned.meaning
+    beside_hashing = dense is not None and dense.reads_letters_only
+    return config.words_beside_hashing if beside_hashing else config.words, config.meaning
 
 
 def _by_item(items: np.ndarray, values: np.ndarray) -> dict[int, float]:

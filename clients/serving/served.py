@@ -80,19 +80,22 @@ class Current:
         return replace(served, memory=memory_of(self._store, served.model, served.config))
 
 
-def load_served(run: Path, *, encoder: str | None, cache: Path, catalogue: Path | None = None) -> Served:
+def load_served(
+    run: Path, *, encoder: str | None, cache: Path, catalogue: Path | None = None, adapter: Path | None = None
+) -> Served:
     """Load a run, without a memory, and try it.
 
     Args:
         encoder: that reads queries; the run's own when None.
         cache: folder for vectors that have to be made.
         catalogue: file of the run's items, where it has moved.
+        adapter: folder of what search learned, if it did.
 
     Raises:
         FedrecError: something is missing, damaged or of another run, or the scores are no numbers.
     """
     model, config = load_model(run, catalogue=catalogue), load_config(run / "config.toml")
-    dense = dense_index(model.catalogue, config.items, named=encoder, cache=cache)
+    dense = dense_index(model.catalogue, config.items, named=encoder, cache=cache, adapter=adapter)
     scores = np.sum(list(score_parts(model, np.zeros(1, np.int64)).values()), axis=0)
     if not np.isfinite(scores).all():
         raise RunError(f"{run}: gives scores that are not finite; publish it again")

@@ -180,6 +180,13 @@ class EventStore:
             keep_dataset(connection, identity)
         return identity
 
+    def query_rows(self) -> list[tuple[str, str, str]]:
+        """(user_id, query, item_id) of events that a query led to, of those who let us train, in the order appended."""
+        query = """SELECT user_id, query, item_id FROM events JOIN people USING (person)
+            WHERE training AND query IS NOT NULL ORDER BY sequence"""
+        with self._file.connection() as connection:
+            return connection.execute(query).fetchall()
+
     def people(self) -> list[str]:
         """Everybody's id, sorted."""
         with self._file.connection() as connection:

@@ -34,6 +34,8 @@ from fedrec.cli.simulate import EXAMPLES, simulate_command
 from fedrec.cli.status import EXAMPLES as STATUS_EXAMPLES
 from fedrec.cli.status import status_command
 from fedrec.cli.store import store_app
+from fedrec.cli.tune_search import EXAMPLES as TUNE_EXAMPLES
+from fedrec.cli.tune_search import tune_search_command
 
 typer.core.HAS_RICH = False  # our help is plain text, and beside rich typer would print "\\[required]" in it
 
@@ -56,6 +58,7 @@ app.command("join", epilog=JOIN_EXAMPLES)(join_command)
 app.command("client", epilog=CLIENT_EXAMPLES)(client_command)
 app.command("run", epilog=RUN_EXAMPLES)(run_command)
 app.command("search", epilog=SEARCH_EXAMPLES)(search_command)
+app.command("tune-search", epilog=TUNE_EXAMPLES)(tune_search_command)
 app.command("status", epilog=STATUS_EXAMPLES)(status_command)
 app.command("recommend", epilog=RECOMMEND_EXAMPLES)(recommend_command)
 app.command("explain", epilog=EXPLAIN_EXAMPLES)(explain_command)

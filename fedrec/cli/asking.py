@@ -26,6 +26,9 @@ MaxPrice = Annotated[float | None, typer.Option(help="at most this price")]
 Items = Annotated[
     Path | None, typer.Option("--catalogue", help="file of the run's items, where it has moved [as the run says]")
 ]
+Adapter = Annotated[
+    Path | None, typer.Option("--adapter", help="folder of fedrec tune-search: what search learned [nothing]")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedrec.cli.asking import (
+    Adapter,
     AsJson,
     Category,
     History,
@@ -53,6 +54,7 @@ def search_command(
     encoder: Annotated[
         str | None, typer.Option(help="hashing, a Hugging Face folder or name [the run's own]; reads the query")
     ] = None,
+    adapter: Adapter = None,
     catalogue: Items = None,
     as_json: AsJson = False,
 ) -> None:
@@ -70,7 +72,7 @@ def search_command(
     config = load_config(run / "config.toml")
     items, own_scores = _asked(run, config.data, history, catalogue=catalogue)
     allowed = allowed_items(items, Filters(category, min_price, max_price))
-    dense = dense_index(items, config.items, named=encoder, cache=_cache())
+    dense = dense_index(items, config.items, named=encoder, cache=_cache(), adapter=adapter)
     if dense is None:
         typer.echo(
             "by words only: the bundled vectors ship without their encoder; name one with --encoder PATH", err=True

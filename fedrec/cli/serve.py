@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedrec.cli.asking import Adapter
 from fedrec.cli.errors import one_line_errors
 from fedrec.config_serving import HttpConfig
 from fedrec.errors import ConfigError
@@ -48,6 +49,7 @@ def serve_command(
     encoder: Annotated[
         str | None, typer.Option(help="that reads queries: hashing, a Hugging Face folder or name [the run's own]")
     ] = None,
+    adapter: Adapter = None,
     catalogue: Annotated[Path | None, typer.Option(help="file of the run's items, where it has moved")] = None,
     workers: Annotated[int, typer.Option(min=1, help="requests computed at the same time")] = DEFAULTS.workers,
     requests_per_s: Annotated[float, typer.Option(help="of one token")] = DEFAULTS.requests_per_s,
@@ -66,7 +68,8 @@ def serve_command(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
 
     def load(folder: Path) -> "Served":
-        return load_served(folder, encoder=encoder, cache=Path.home() / ".cache" / "fedrec", catalogue=catalogue)
+        cache = Path.home() / ".cache" / "fedrec"
+        return load_served(folder, encoder=encoder, cache=cache, catalogue=catalogue, adapter=adapter)
 
     def ready(open_port: int) -> None:
         facts = {"address": f"http://{f'[{host}]' if ':' in host else host}:{open_port}", "store": str(store)}
