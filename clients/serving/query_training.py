@@ -95,6 +95,8 @@ def train(
         ranks = _judged(adapter, judges, items, training=training)
         if ranks.mean() > best.mean():
             best, learned, found_at = ranks, adapter.learned(), epoch
+        elif epoch - found_at >= training.patience:
+            break
     gain, error = paired_difference(before, best)
     return Trained(learned, found_at, held, float(before.mean()), gain, error)
 
