@@ -6,7 +6,9 @@ Nobody's clicks are in Chorus: a product rated 2 or 3 for a query stands for a c
 query; in the federation, whoever asked one query at one brand, and each brand is a merchant.
 """
 
+import math
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +31,15 @@ from fedrec.model.encoder import HashingEncoder, TextEncoder, resolve_encoder
 from fedrec.model.items import item_vectors
 from fedrec.model.learned_query import LearnedQuery
 from fedrec.model.query_adapter import QueryExamples
+from fedrec.privacy.plan import PrivacyPlan
+from fedrec.privacy.trust import DISTRIBUTED
+from simulations.heads import Course, new_server
+from simulations.search_head import federate_search
 
 SPLITS = range(10, 15)  # 0 to 2 were looked at when the settings were chosen
 TITLES = 1_500  # public titles, of which one to three words stand for a query
 LEAST_RATING = 2
+ROUNDS, DELTA = 20, 1e-3  # of the federation; there are some 150 people
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +123,24 @@ def locally(bench: Bench, examples: QueryExamples, *, turns: bool) -> LearnedQue
     return train(adapter, examples, bench.dense.vectors, training=bench.training).learned
 
 
+def federated(bench: Bench, queries: Sequence[str], *, turns: bool, epsilon: float | None) -> LearnedQuery:
+    """By one merchant a brand; noise, where there is any, is shared by all of them."""
+    shops = [bench.examples(events) for events in clicks_by_brand(bench, queries)]
+    shape: dict = {"sampling_rate": 1.0, "rounds": ROUNDS, "local_steps": 1, "clip_norm": 1.0, "clipping": "flat"}
+    shape["expected_people"] = math.ceil(sum(map(len, shops)) / len(shops))
+    plan = (
+        PrivacyPlan.without_privacy(**shape)
+        if epsilon is None
+        else PrivacyPlan.calibrate(epsilon, DELTA, **shape, trust=DISTRIBUTED, noise_sharers=len(shops))
+    )
+    adapter = new_adapter(bench.dense, bench.search, bench.training, turns=turns)
+    course = Course("search", server_learning_rate=0.01 if turns else 0.1, warmup_rounds=0, ema=0.0, seed=0)
+    with tempfile.TemporaryDirectory() as made:
+        new_server(folder := Path(made) / "server")
+        vectors, sharpness = bench.dense.vectors, bench.training.sharpness
+        return federate_search(adapter, shops, vectors, sharpness=sharpness, plan=plan, course=course, folder=folder)
+
+
 def ways(bench: Bench) -> Iterator[tuple[str, Callable[[Sequence[str]], LearnedQuery | None]]]:
     """Names, and what each learns from the queries of one half."""
     yield "as it is", lambda queries: None
@@ -127,6 +152,12 @@ def ways(bench: Bench) -> Iterator[tuple[str, Callable[[Sequence[str]], LearnedQ
         )
         learned = locally(bench, of_titles, turns=turns)
         yield f"{name}, from titles", lambda queries, learned=learned: learned
+        for epsilon in (None, 8.0) if turns else (None, 8.0, 1.0):
+            noise = "without noise" if epsilon is None else f"epsilon {epsilon:g}"
+            yield (
+                f"{name}, federated {noise}",
+                lambda queries, turns=turns, epsilon=epsilon: federated(bench, queries, turns=turns, epsilon=epsilon),
+            )
 
 
 def main() -> None:
@@ -137,6 +168,12 @@ def main() -> None:
     bench = open_bench(encoder, cache=cache)
     print(f"| {sys.argv[1]}, {len(SPLITS)} splits | words to meaning | {' | '.join(COLUMNS)} |")
     print("| --- " * (len(COLUMNS) + 2) + "|")
+    by_brand = [
+        [len(set(brand.queries)) for brand in clicks_by_brand(bench, bench.halves(split)[0])] for split in SPLITS
+    ]
+    print(
+        f"{[len(people) for people in by_brand]} brands, {[sum(people) for people in by_brand]} people", file=sys.stderr
+    )
     before: np.ndarray | None = None
     for name, learn in ways(bench):
         learned, found = [], []
