@@ -1,13 +1,13 @@
 """What the operator decides about the gateway, and what it publishes whatever the operator decides."""
 
 import ssl
-import stat
 from dataclasses import dataclass, fields
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from fedrec.errors import ConfigError
+from fedrec.tls import server_context
 
 PRIVATE_HOST = "127.0.0.1"
 # What a SuperNode with a registered key calls. Flower has two more, register-node and unregister-node, by which a node
@@ -93,20 +93,7 @@ def server_tls(settings: GatewaySettings) -> ssl.SSLContext:
     Raises:
         ConfigError: a file is missing or is not what it should be, or others may read the key.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        mode = stat.S_IMODE(settings.key.stat().st_mode)
-        if mode & 0o077:
-            raise ConfigError(f"{settings.key}: others may read this key (mode {mode:04o}); chmod 600 it")
-        # Without a password OpenSSL would ask the terminal for that of an encrypted key.
-        context.load_cert_chain(settings.certificate, settings.key, password=lambda: "")
-    except OSError as error:  # SSLError is one; neither shows what is in the files
-        raise ConfigError(
-            f"{settings.certificate}, {settings.key}: no usable certificate and key: {error.strerror}"
-        ) from None
+    context = server_context(settings.certificate, settings.key)
     if settings.client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         _trust(context, settings.client_ca)

@@ -16,6 +16,8 @@ from fedrec.paths import make_app_importable
 from fedrec.quiet import silence
 
 if TYPE_CHECKING:
+    import ssl
+
     from clients.serving.served import Served
 
 SERVE_EXAMPLES = """Examples:
@@ -27,6 +29,8 @@ SERVE_EXAMPLES = """Examples:
       current is a text file that names a run folder; write another name into it, and that run is served from then on
   fedrec serve runs/mine --store shop.sqlite --host 0.0.0.0 --tokens tokens.txt
       for others too, behind a proxy with TLS
+  fedrec serve runs/mine --store shop.sqlite --host 0.0.0.0 --tokens tokens.txt --certificate tls.crt --key tls.key
+      for others too, over TLS
 """
 TOKENS_EXAMPLES = """Examples:
 
@@ -46,6 +50,10 @@ def serve_command(
     host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8080,
     tokens: Annotated[Path | None, typer.Option(help="who may ask what; needed beyond this machine")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="TLS: certificate in PEM; read once, so start anew with a renewed one")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="TLS: the certificate's private key, in PEM, 0600")] = None,
     encoder: Annotated[
         str | None, typer.Option(help="that reads queries: hashing, a Hugging Face folder or name [the run's own]")
     ] = None,
@@ -64,6 +72,7 @@ def serve_command(
     from clients.serving.store import EventStore
     from fedrec.config_serving import http_config
 
+    tls = _tls(certificate, key)
     config = http_config(workers=workers, requests_per_s=requests_per_s, queries_per_day=queries_per_day)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
 
@@ -72,12 +81,23 @@ def serve_command(
         return load_served(folder, encoder=encoder, cache=cache, catalogue=catalogue, adapter=adapter)
 
     def ready(open_port: int) -> None:
-        facts = {"address": f"http://{f'[{host}]' if ':' in host else host}:{open_port}", "store": str(store)}
+        scheme = "https" if tls else "http"
+        facts = {"address": f"{scheme}://{f'[{host}]' if ':' in host else host}:{open_port}", "store": str(store)}
         typer.echo(json.dumps(facts) if as_json else f"serving at {facts['address']}, events in {store}")
         sys.stdout.flush()
 
     with EventStore.open(store) if store.exists() else EventStore.create(store) as opened:
-        serve(run, opened, load, host=host, port=port, tokens=tokens, config=config, ready=ready)
+        serve(run, opened, load, host=host, port=port, tokens=tokens, config=config, tls=tls, ready=ready)
+
+
+def _tls(certificate: Path | None, key: Path | None) -> "ssl.SSLContext | None":
+    from fedrec.tls import server_context
+
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise ConfigError("--certificate and --key: expected both, or neither")
+    return server_context(certificate, key)
 
 
 @tokens_app.command("new", epilog=TOKENS_EXAMPLES)

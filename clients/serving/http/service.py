@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -37,7 +38,7 @@ def tokens_for(host: str, path: Path | None) -> Tokens | None:
     if not _is_loopback(host):
         raise ConfigError(
             f"--host {host}: others can reach it, so give --tokens FILE (see fedrec tokens new), "
-            "and put a proxy with TLS in front"
+            "and --certificate and --key, or put a proxy with TLS in front"
         )
     return None
 
@@ -67,6 +68,7 @@ def serve(
     port: int,
     tokens: Path | None,
     config: HttpConfig,
+    tls: ssl.SSLContext | None = None,
     ready: Callable[[int], None] = lambda port: None,
 ) -> None:
     """Serve, in the main thread, until SIGTERM or SIGINT; then let requests under way finish.
@@ -77,6 +79,7 @@ def serve(
         run: a run folder, or a file that names one, which is watched.
         load: as ``Current`` takes it.
         tokens: file of tokens' hashes; needed where others can reach the address.
+        tls: None answers in the clear. A renewed certificate is for the next start.
         ready: called once with the port when it is open; port 0 takes a free one.
 
     Raises:
@@ -88,7 +91,8 @@ def serve(
         named = run_named(run)
         desk = open_desk(Current(load, store, run=named), store, config=config)
         door = build_app(desk, config=config, tokens=known)
-        asyncio.run(_Service(run, named, desk, door, tokens, config).serve(listener, ready))
+        server = _Server(_uvicorn(door, tls))
+        asyncio.run(_Service(run, named, desk, door, tokens, config).serve(server, listener, ready))
 
 
 class _Server(uvicorn.Server):
@@ -108,8 +112,7 @@ class _Service:
         self._tokens, self._config = tokens, config
         self._is_hung_up = asyncio.Event()
 
-    async def serve(self, listener: socket.socket, ready: Callable[[int], None]) -> None:
-        server = _Server(_uvicorn(self._door))
+    async def serve(self, server: _Server, listener: socket.socket, ready: Callable[[int], None]) -> None:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, lambda: setattr(server, "should_exit", True))
@@ -186,7 +189,7 @@ async def _within(seconds: float, waiting: Awaitable[object]) -> bool:
     return True
 
 
-def _uvicorn(door: Door) -> uvicorn.Config:
+def _uvicorn(door: Door, tls: ssl.SSLContext | None) -> uvicorn.Config:
     """No access log, no claimed addresses, no name of the software; h11 because httptools does not bound headers."""
     return uvicorn.Config(
         door,
@@ -202,6 +205,7 @@ def _uvicorn(door: Door) -> uvicorn.Config:
         server_header=False,
         limit_concurrency=1_024,
         timeout_graceful_shutdown=_CLOSE_S,
+        ssl_context_factory=None if tls is None else lambda config, default: tls,
     )
 
 

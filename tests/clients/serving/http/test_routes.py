@@ -178,5 +178,5 @@ def test_it_is_not_ready_when_the_store_is_gone(service):
 def test_every_route_is_described_and_its_page_loads_nothing_from_elsewhere(asked_only):
     paths = asked_only.ask("GET", "/openapi.json").json()["paths"]
     assert {"/v1/recommend", "/v1/search", "/v1/explain", "/v1/events", "/v1/statement"} < set(paths)
-    assert "ErrorAnswer" in str(paths["/v1/recommend"]["post"]["responses"]["4XX"])
+    assert "ErrorAnswer" in str(paths["/v1/recommend"]["post"]["responses"]["422"])
     assert asked_only.ask("GET", "/docs").status_code == asked_only.ask("GET", "/redoc").status_code == 404
