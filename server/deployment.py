@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedrec.config import load_config
 from fedrec.errors import RunError
+from fedrec.run_config import load_run_config
 from fedrec.runfolder import RunFolder
 from server.control import open_control
 from server.flower_run import open_grid
@@ -70,7 +70,7 @@ def _job(folder: RunFolder, settings: ServerSettings) -> Job:
     """The folder's job, with who may take part and what was last seen of their ledgers."""
     job = job_of_run(
         folder,
-        load_config(folder.config),
+        load_run_config(folder.config),
         key=settings.server_key,
         roster=lambda: enrolled(settings),
         heads=settings.state / "heads.json",

@@ -4,8 +4,6 @@ import secrets
 from pathlib import Path
 from typing import NamedTuple
 
-import tomli_w
-
 from fedrec.agreeing import make_agreement, make_plan
 from fedrec.agreement import Agreement, write_agreement
 from fedrec.certificates import certified_hosts, certified_name, check_name
@@ -18,7 +16,8 @@ from fedrec.invitation import INVITATION, Invitation, split_address, write_invit
 from fedrec.keyfiles import CA_CRT, SERVER_KEY, TLS_CRT, read_certificate
 from fedrec.model.base import PANEL, base_digest
 from fedrec.model.making import adopt_base
-from fedrec.runfolder import FEDERATION_FOLDERS, RunFolder, write_text
+from fedrec.run_config import write_run_config
+from fedrec.runfolder import FEDERATION_FOLDERS, RunFolder
 from fedrec.signing import SigningKey
 from fedrec.splitting import pay_for_counts
 from server.job import job_of_run
@@ -64,7 +63,7 @@ def found(out: Path, config: Config, *, base: Path, catalogue: Path, keys: Path,
             server_key=key.public,
         )
         write_agreement(agreement, draft)
-        write_text(folder.config, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+        write_run_config(config, folder.config)
         job_of_run(
             folder, config, key=keys / SERVER_KEY
         )  # refuses here what only shows once base, adapter and plan meet

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from flwr.app import Context
 from flwr.serverapp import Grid
 
-from fedrec.config import Config, load_config
+from fedrec.config import Config
 from fedrec.errors import BudgetSpentError, ConfigError, RunError
 from fedrec.privacy.measures import metric_noise_std
 from fedrec.privacy.trust import require_local
+from fedrec.run_config import load_run_config
 from fedrec.runfolder import RunFolder, server_key_path, write_arrays
 from fedrec.schema import AdapterSchema, Arrays, flatten, parameters_of, unflatten
 from fedrec.signing import SigningKey
@@ -252,7 +253,7 @@ def job_from_workspace(context: Context) -> Job:
         raise ConfigError("workspace is empty: expected a run folder; set it with --run-config 'workspace=\"PATH\"'")
     folder = RunFolder.open_for_resume(Path(str(workspace)))
     try:
-        return job_of_run(folder, load_config(folder.config))
+        return job_of_run(folder, load_run_config(folder.config))
     except BaseException:
         folder.close()
         raise

@@ -8,17 +8,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import tomli_w
-
 from clients.app import app as client_app
 from fedrec.agreement import FILE as AGREEMENT_FILE
 from fedrec.agreement import Agreement, read_agreement, write_agreement
 from fedrec.code import code_digest
-from fedrec.config import Config, load_config
+from fedrec.config import Config
 from fedrec.errors import ConfigError, FedrecError, PrivacyError
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.report.page import build_report
 from fedrec.report.progress import Progress
+from fedrec.run_config import load_run_config, write_run_config
 from fedrec.runfolder import RunFolder, read_events, write_json, write_text
 from fedrec.workspace import copy_workspace, make_keys, open_budgets, policy_of
 from server.app import build_app
@@ -91,12 +90,15 @@ def open_run(config: Config, out: Path, *, resume: bool) -> RunFolder:
     """Make the run folder, or open it and hold the settings against those it was made with."""
     if not resume:
         folder = RunFolder.create(out)
-        write_text(folder.config, tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+        write_run_config(config, folder.config)
         return folder
     folder = RunFolder.open_for_resume(out)
-    if load_config(folder.config) != config:
+    try:
+        if load_run_config(folder.config) != config:
+            raise ConfigError(f"{folder.config}: differs from the settings given; resume with the run's own settings")
+    except FedrecError:
         folder.close()
-        raise ConfigError(f"{folder.config}: differs from the settings given; resume with the run's own settings")
+        raise
     return folder
 
 

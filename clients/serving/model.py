@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from fedrec.agreement import Agreement, agreed_ranker, read_agreement
-from fedrec.config import Config, DataConfig, load_config
+from fedrec.config import Config, DataConfig
 from fedrec.data import load_catalogue
 from fedrec.data.catalogue import Catalogue, read_catalogue
 from fedrec.errors import ConfigError, DataError, RunError, WireError
@@ -25,6 +25,7 @@ from fedrec.model.adapters import load_adapter_arrays
 from fedrec.model.base import CATALOGUE
 from fedrec.model.pairs import PairPart, PublicPairs
 from fedrec.model.ranker import Ranker
+from fedrec.run_config import load_run_config
 from fedrec.runfolder import ADAPTER, STATISTICS
 from fedrec.schema import Arrays
 
@@ -160,7 +161,7 @@ def _counted(arrays: Arrays, path: Path, *, items: int) -> PairPart:
 def _config(run: Path, agreement: Agreement) -> Config:
     path = run / "config.toml"
     try:
-        config = load_config(path)
+        config = load_run_config(path)
     except ConfigError as error:
         raise RunError(f"{error}; put the run's own config.toml back") from None
     if config.data.merge_repeats != agreement.mask_last:

@@ -15,8 +15,9 @@ from clients.serving.model import ServedModel, load_model
 from clients.serving.scoring import score_parts
 from clients.serving.search import Searcher
 from clients.serving.store import EventStore
-from fedrec.config import Config, load_config
+from fedrec.config import Config
 from fedrec.errors import RunError
+from fedrec.run_config import load_run_config
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,7 @@ def load_served(
     Raises:
         FedrecError: something is missing, damaged or of another run, or the scores are no numbers.
     """
-    model, config = load_model(run, catalogue=catalogue), load_config(run / "config.toml")
+    model, config = load_model(run, catalogue=catalogue), load_run_config(run / "config.toml")
     dense = dense_index(model.catalogue, config.items, named=encoder, cache=cache, adapter=adapter)
     scores = np.sum(list(score_parts(model, np.zeros(1, np.int64)).values()), axis=0)
     if not np.isfinite(scores).all():

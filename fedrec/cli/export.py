@@ -50,16 +50,16 @@ def export_command(
 def _quality(run: Path, model: "ServedModel") -> "Int8Quality | None":
     """What int8 changes on the panel of the run; None where it has none, or nobody with anything to predict."""
     from clients.serving.exporting import int8_quality
-    from fedrec.config import load_config
     from fedrec.data.histories import Histories
     from fedrec.evaluation.masking import masking_of
     from fedrec.model.base import PANEL
+    from fedrec.run_config import load_run_config
 
     path = run / "base" / PANEL
     panel = Histories.load(path) if path.exists() else Histories.from_lists([])
     if not (panel.lengths > 1).any():
         return None
-    return int8_quality(model, panel, masking=masking_of(load_config(run / "config.toml").data))
+    return int8_quality(model, panel, masking=masking_of(load_run_config(run / "config.toml").data))
 
 
 def _told(quality: dict[str, Any] | None) -> str:

@@ -67,9 +67,9 @@ def search_command(
     from clients.serving.fulltext import cached_index
     from clients.serving.ranking import Filters, allowed_items
     from clients.serving.search import Searcher
-    from fedrec.config import load_config
+    from fedrec.run_config import load_run_config
 
-    config = load_config(run / "config.toml")
+    config = load_run_config(run / "config.toml")
     items, own_scores = _asked(run, config.data, history, catalogue=catalogue)
     allowed = allowed_items(items, Filters(category, min_price, max_price))
     dense = dense_index(items, config.items, named=encoder, cache=_cache(), adapter=adapter)

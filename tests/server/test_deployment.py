@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from clients.replies import Answer
 from fedrec.cli import app
-from fedrec.config import FederationConfig
+from fedrec.config import FederationConfig, parse_config
 from fedrec.errors import ConfigError, RunError
+from fedrec.run_config import write_run_config
 from fedrec.runfolder import RunFolder
 from fedrec.wire import Instruction, Refusal, RefusalCode
 from server import deployment
@@ -56,10 +57,11 @@ def test_the_deadline_is_the_one_that_the_settings_and_the_flag_name():
     assert f"seconds to wait for replies in a round [{DEADLINE_S:g}]" in " ".join(shown.split())
 
 
-@pytest.mark.parametrize(("settings", "waits_s"), [("", DEADLINE_S), ("[federation]\ndeadline_s = 7.0\n", 7.0)])
+@pytest.mark.parametrize(("settings", "waits_s"), [({}, DEADLINE_S), ({"deadline_s": 7.0}, 7.0)])
 def test_a_round_between_machines_always_ends_and_is_asked_again_when_it_was_cut_short(settings, waits_s, tmp_path):
     operator = Operator(tmp_path)
-    (operator.run / "config.toml").write_text(f"[partition]\nclients = 3\n{settings}")
+    config = parse_config({"partition": {"clients": 3}, "federation": settings}, source="test")
+    write_run_config(config, operator.run / "config.toml")
     (operator.run / "checkpoints").mkdir()
     state = ServerSettings(keys=operator.keys, state=tmp_path / "state")
     with RunFolder.open_for_resume(operator.run) as folder:

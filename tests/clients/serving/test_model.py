@@ -61,6 +61,12 @@ def one_array_missing(run):
     write_arrays(run / ADAPTER, arrays, metadata=about(run))
 
 
+def settings_cut_short(run):
+    """All that is left means something, and the rest has defaults."""
+    path = run / "config.toml"
+    path.write_text(path.read_text().partition("[federation]")[0])
+
+
 def catalogue_moved(run):
     replace_in(run / "config.toml", "items.csv", "elsewhere.csv")
 
@@ -107,6 +113,7 @@ DAMAGE = {
     "no agreement": (lambda run: (run / "agreement.json").unlink(), r"agreement\.json: not a usable agreement"),
     "half an agreement": (lambda run: cut(run / "agreement.json"), r"agreement\.json: not a usable agreement"),
     "no settings": (lambda run: (run / "config.toml").unlink(), r"config\.toml: cannot be read.*own config\.toml back"),
+    "half the settings": (settings_cut_short, r"config\.toml: cut short: .*; put the run's own config\.toml back$"),
     "other settings": (
         lambda run: replace_in(run / "config.toml", "merge_repeats = true", "merge_repeats = false"),
         r"config\.toml: data\.merge_repeats is not what the run agreed on",

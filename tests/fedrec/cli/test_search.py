@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
-import tomli_w
 
 from clients.serving.fulltext import FullTextIndex
 from clients.serving.scoring import score_parts
@@ -19,6 +18,7 @@ from fedrec.data.bundled import BUNDLED_ITEM_VECTORS
 from fedrec.data.catalogue import read_catalogue, write_catalogue
 from fedrec.invitation import CATALOGUE, INVITATION
 from fedrec.model.items import read_item_metadata
+from fedrec.run_config import write_run_config
 from tests.clients.serving.tiny_shop import ROWS
 from tests.tiny_run import ROOT, Bench, fedrec
 from tests.tiny_serving import shop_of
@@ -31,7 +31,7 @@ def bench(tmp_path_factory):
     files = {"events": made.events, "catalogue": made.catalogue}
     config = parse_config({"data": files, "items": {"encoder": "hashing"}}, source="test")
     made.out.mkdir()
-    (made.out / "config.toml").write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)))
+    write_run_config(config, made.out / "config.toml")
     return made
 
 
@@ -41,7 +41,7 @@ def shop_run(tmp_path):
     columns = ["item_id", "title", "brand", "category", "description"]
     pl.DataFrame(ROWS, columns, orient="row").write_csv(tmp_path / "items.csv")
     config = {"data": {"catalogue": str(tmp_path / "items.csv")}, "items": {"encoder": "hashing"}}
-    (tmp_path / "config.toml").write_text(tomli_w.dumps(config))
+    write_run_config(parse_config(config, source="test"), tmp_path / "config.toml")
     return tmp_path
 
 
@@ -50,7 +50,8 @@ def test_the_products_of_a_federation_are_those_of_its_invitation_and_not_the_bu
     (shop_run / "items.csv").rename(shop_run / INVITATION / "items.csv")
     invited = read_catalogue(shop_run / INVITATION / "items.csv", columns={})
     write_catalogue(invited, shop_run / INVITATION / CATALOGUE)
-    (shop_run / "config.toml").write_text('[items]\nencoder = "hashing"\n')
+    config = parse_config({"items": {"encoder": "hashing"}}, source="test")
+    write_run_config(config, shop_run / "config.toml")
     found = search(shop_run, "mug", "--json")
     assert found.exit_code == 0, found.stderr
     hits = json.loads(found.stdout)["hits"]
@@ -157,7 +158,7 @@ def test_nothing_found_is_said_and_no_error(shop_run):
 
 
 def test_the_bundled_set_is_searched_by_words_and_says_so(tmp_path):
-    (tmp_path / "config.toml").write_text(tomli_w.dumps({"seed": 0}))
+    write_run_config(Config(), tmp_path / "config.toml")
     outcome = search(tmp_path, "red retrospot mug", "--json", "--k", 1)
     assert outcome.exit_code == 0
     said = "by words only: the bundled vectors ship without their encoder; name one with --encoder PATH\n"

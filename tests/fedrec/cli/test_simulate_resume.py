@@ -252,6 +252,16 @@ def test_resume_with_another_settings_file_is_refused(finished):
     assert "config.toml: differs from the settings given" in outcome.stderr
 
 
+def test_resume_with_half_of_its_settings_is_refused(finished):
+    path = finished.out / "config.toml"
+    path.write_text(path.read_text().partition("\n[local]")[0] + "\n")
+    outcome = finished.resume()
+    assert outcome.exit_code == 2
+    assert outcome.stderr.startswith(
+        f"error: {path}: cut short: it does not end with federation.workers; put the run's"
+    )
+
+
 def test_resume_with_other_data_is_refused(tmp_path):
     bench = Bench.at(tmp_path)
     assert bench.simulate("--prepare-only").exit_code == 0
