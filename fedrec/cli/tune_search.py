@@ -58,12 +58,12 @@ def tune_search_command(
     from clients.serving.model import catalogue_of
     from clients.serving.query_examples import query_examples
     from clients.serving.query_training import new_adapter, train
-    from fedrec.config import load_config
     from fedrec.model.learned_query import NOT_PRIVATE, save_learned
+    from fedrec.run_config import load_run_config
 
     if out.exists():
         raise RunError(f"{out}: exists; choose another place")
-    config, search, training = load_config(run / "config.toml"), SearchConfig(), QueryTrainingConfig()
+    config, search, training = load_run_config(run / "config.toml"), SearchConfig(), QueryTrainingConfig()
     items = catalogue_of(run, config.data, named=catalogue)
     events = _events(items, store, data, event_map)
     dense = dense_index(items, config.items, named=encoder, cache=Path.home() / ".cache" / "fedrec")
