@@ -12,10 +12,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDERS = ("fedrec", "clients", "server", "simulations")
 SHIPPABLE = {".py", ".toml"}
+PAGE = Path("clients/serving/http/page")  # of fedrec serve; every file of it
 
 
 class BundleFlowerApp(BuildHookInterface):
-    """Adds ``fedrec/flowerapp/``, code only.
+    """Adds ``fedrec/flowerapp/``: code, and the page of ``fedrec serve``.
 
     The code is staged outside the project: ``force_include`` takes a file of the project away from its own place,
     and a folder of the project with everything in it.
@@ -29,7 +30,7 @@ class BundleFlowerApp(BuildHookInterface):
             return
         root, self._stage = Path(self.root), Path(tempfile.mkdtemp(prefix="fedrec-app-"))
         files = [path for folder in FOLDERS for path in (root / folder).rglob("*") if path.suffix in SHIPPABLE]
-        for path in [*sorted(files), root / "pyproject.toml"]:
+        for path in [*sorted(files), *(root / PAGE).iterdir(), root / "pyproject.toml"]:
             target = self._stage / path.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)

@@ -19,6 +19,7 @@ CARRIED = (
     "report/templates/report.css",
     "flowerapp/pyproject.toml",
 )
+PAGE = ROOT / "clients" / "serving" / "http" / "page"
 FIND_THE_SIDES = """
 from fedrec.paths import make_app_importable
 print(make_app_importable())
@@ -52,9 +53,12 @@ def test_the_wheel_installs_one_name_and_carries_code_data_and_templates(wheel):
         assert side != "fedrec" or code <= set(names)
 
 
-def test_the_flower_app_in_the_wheel_is_code_only(wheel):
-    app = [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("fedrec/flowerapp/")]
-    assert {Path(name).suffix for name in app} == {".py", ".toml"}
+def test_the_flower_app_in_the_wheel_is_code_and_the_page(wheel):
+    app = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("fedrec/flowerapp/")}
+    page = {f"fedrec/flowerapp/{path.relative_to(ROOT).as_posix()}" for path in PAGE.iterdir()}
+    assert len(page) == 8
+    assert page <= app
+    assert {Path(name).suffix for name in app - page} == {".py", ".toml"}
 
 
 def test_the_installed_command_starts_and_finds_every_side(wheel, tmp_path):

@@ -13,6 +13,7 @@ import polars as pl
 from fedrec.data.catalogue import Catalogue
 from fedrec.errors import ConfigError
 
+CATEGORY, PRICE = "category", "price"  # columns of a catalogue that may have them
 _DIGITS = 5  # of a score
 
 
@@ -49,7 +50,7 @@ def allowed_items(catalogue: Catalogue, filters: Filters) -> np.ndarray:
         low, high = 0.0 if low is None else low, np.inf if high is None else high
         if not 0 <= low <= high:  # false for NaN too
             raise ConfigError(f"price from {low:g} to {high:g}: expected a range of numbers >= 0")
-        prices = _column(catalogue, "price").cast(pl.Float64).fill_null(np.nan).to_numpy()
+        prices = _column(catalogue, PRICE).cast(pl.Float64).fill_null(np.nan).to_numpy()
         allowed &= (prices >= low) & (prices <= high)  # NaN does not pass
     if filters.in_stock is not None:
         allowed &= np.fromiter((item in filters.in_stock for item in catalogue.item_ids), bool, len(catalogue))
@@ -105,7 +106,7 @@ def diversified(scores: np.ndarray, vectors: np.ndarray, *, k: int, diversity: f
 
 
 def _in_category(catalogue: Catalogue, category: str) -> np.ndarray:
-    column = _column(catalogue, "category").cast(pl.String).fill_null("").str.strip_chars()
+    column = _column(catalogue, CATEGORY).cast(pl.String).fill_null("").str.strip_chars()
     is_there = (column.str.to_lowercase() == category.strip().lower()).to_numpy()
     if not category.strip() or not is_there.any():
         near = get_close_matches(category, column.unique(maintain_order=True).to_list(), n=3, cutoff=0.4)

@@ -2,13 +2,17 @@
 
 import time
 from collections.abc import Iterable
+from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from clients.serving.events import Event
 from clients.serving.explaining import Cause, explain
 from clients.serving.http.bodies import (
+    MAX_CATEGORIES,
+    CatalogueAnswer,
     CauseAnswer,
     EventsAnswer,
     EventsBody,
@@ -17,11 +21,12 @@ from clients.serving.http.bodies import (
     FilterBody,
     Item,
     ItemsAnswer,
+    PriceRange,
     RecommendBody,
     SearchBody,
 )
 from clients.serving.http.refusals import Refusal
-from clients.serving.ranking import Filters, allowed_items
+from clients.serving.ranking import CATEGORY, PRICE, Filters, allowed_items
 from clients.serving.reading import read_history
 from clients.serving.recommending import Recommendation, Wishes, recommend
 from clients.serving.scoring import score_parts
@@ -86,7 +91,7 @@ def recommend_answer(served: Served, store: EventStore, body: RecommendBody, *, 
     found = recommend(served.model, past.items, wishes, memory=served.memory, times=past.times)
     reasons = _reasons(served, past, found) if body.reasons else [None] * len(found)
     items = [
-        _item(served.model.catalogue, one.item, reason, None, (one.score, one.parts) if body.scores else None)
+        _item(served.model.catalogue, body, one.item, (one.score, one.parts), reason=reason)
         for one, reason in zip(found, reasons, strict=True)
     ]
     return ItemsAnswer(model=served.model.version, personalized=is_personal, items=items)
@@ -107,8 +112,7 @@ def search_answer(served: Served, store: EventStore, body: SearchBody, *, latest
             allowed[past.items] = False
     hits = served.searcher.search(body.query, k=body.k, allowed=allowed, user_scores=own)
     items = [
-        _item(model.catalogue, hit.item, None, list(hit.parts), (hit.score, dict(hit.parts)) if body.scores else None)
-        for hit in hits
+        _item(model.catalogue, body, hit.item, (hit.score, dict(hit.parts)), found_by=list(hit.parts)) for hit in hits
     ]
     return ItemsAnswer(model=model.version, personalized=own is not None, items=items)
 
@@ -122,13 +126,26 @@ def explain_answer(served: Served, store: EventStore, body: ExplainBody, *, late
     past, catalogue = past_asked(served, store, body, latest=latest), served.model.catalogue
     asked = positions(catalogue, [body.item], field="item")
     (found,) = explain(served.model, past.items, asked.tolist(), memory=served.memory, times=past.times)
-    raw = (found.total, found.parts) if body.scores else None
     return ExplainAnswer(
         model=served.model.version,
         personalized=len(past.items) > 0,
-        item=_item(catalogue, found.item, found.reason, None, raw),
+        item=_item(catalogue, body, found.item, (found.total, found.parts), reason=found.reason),
         causes=[_cause(catalogue, one, with_drop=body.scores) for one in found.causes],
     )
+
+
+def catalogue_answer(catalogue: Catalogue) -> CatalogueAnswer:
+    """What lists can be filtered by."""
+    columns, categories, prices = catalogue.attributes, None, None
+    if CATEGORY in columns.columns:
+        known = columns[CATEGORY].cast(pl.String).str.strip_chars().drop_nulls()
+        counted = known.filter(known != "").value_counts(sort=True)
+        categories = sorted(counted[CATEGORY].head(MAX_CATEGORIES).to_list()) or None
+    if PRICE in columns.columns:
+        known = columns[PRICE].cast(pl.Float64).drop_nulls().drop_nans()
+        if len(known):
+            prices = PriceRange(lowest=known.min(), highest=known.max())
+    return CatalogueAnswer(items=len(catalogue), categories=categories, prices=prices)
 
 
 def take_events(served: Served, store: EventStore, body: EventsBody) -> EventsAnswer:
@@ -162,20 +179,34 @@ def _reasons(served: Served, past: KnownPast, found: list[Recommendation]) -> li
 
 def _item(
     catalogue: Catalogue,
+    body: RecommendBody | SearchBody | ExplainBody,
     item: int,
-    reason: str | None,
-    found_by: list[str] | None,
-    raw: tuple[float, dict[str, float]] | None,
+    raw: tuple[float, dict[str, float]],
+    *,
+    reason: str | None = None,
+    found_by: list[str] | None = None,
 ) -> Item:
-    score, parts = raw or (None, None)
+    """An item with no more about it than the body asks for."""
+    score, parts = raw if body.scores else (None, None)
+    category, price = _details(catalogue, item) if body.details else (None, None)
     return Item(
         item_id=catalogue.item_ids[item],
         title=catalogue.titles[item],
+        category=category,
+        price=price,
         reason=reason,
         found_by=found_by,
         score=score,
         parts=parts,
     )
+
+
+def _details(catalogue: Catalogue, item: int) -> tuple[str | None, float | None]:
+    """Category and price of an item, None where they are not known."""
+    columns = catalogue.attributes
+    category = str(columns[CATEGORY][item] or "").strip() if CATEGORY in columns.columns else ""
+    price = columns[PRICE][item] if PRICE in columns.columns else None
+    return category or None, None if price is None or not isfinite(price) else float(price)
 
 
 def _cause(catalogue: Catalogue, cause: Cause, *, with_drop: bool) -> CauseAnswer:

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from clients.serving.forgetting import Forgotten
 from clients.serving.http import answering
 from clients.serving.http.bodies import (
+    CatalogueAnswer,
     ErrorAnswer,
     EventsAnswer,
     EventsBody,
@@ -33,6 +34,7 @@ from clients.serving.http.bodies import (
 from clients.serving.http.door import PEOPLE, Door
 from clients.serving.http.metrics import ServiceMetrics
 from clients.serving.http.refusals import CODES, Refusal, declared, internal, of_status
+from clients.serving.http.shopfront import page_router
 from clients.serving.http.tokens import DEBUG, Tokens
 from clients.serving.served import Current
 from clients.serving.store import EventStore
@@ -104,6 +106,7 @@ def build_app(desk: Desk, *, config: HttpConfig, tokens: Tokens | None) -> Door:
     """
     app = FastAPI(title="fedrec", version=__version__, docs_url=None, redoc_url=None)  # their pages load from afar
     app.state.desk = desk
+    app.include_router(page_router(is_shown=tokens is None))
     app.include_router(router, responses=declared(_GUARDED, shape=ErrorAnswer))
     app.include_router(open_router, responses=declared(_OPEN, shape=ErrorAnswer))
     for kind in (Refusal, FedrecError, RequestValidationError, HTTPException, Exception):
@@ -153,6 +156,13 @@ async def forget_route(user: Annotated[User, Path()], desk: TheDesk) -> Forgotte
     """Delete a person for good, from the store and from what is served."""
     gone = await _in(desk.writing, lambda: desk.forget(user))
     return ForgottenAnswer(events=gone.events, at=gone.at)
+
+
+@router.get("/v1/catalogue")
+async def catalogue_route(desk: TheDesk) -> CatalogueAnswer:
+    """What lists can be filtered by."""
+    catalogue = desk.current.served.model.catalogue
+    return await _in(desk.thinking, lambda: answering.catalogue_answer(catalogue))
 
 
 @open_router.get("/v1/statement")

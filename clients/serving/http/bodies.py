@@ -11,6 +11,7 @@ from fedrec.config_serving import ServingConfig
 MAX_K = 100
 MAX_PAST = 1_000
 MAX_IN_STOCK = 10_000
+MAX_CATEGORIES = 200
 _DEFAULTS = ServingConfig()
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_BYTES)]
@@ -46,6 +47,7 @@ class _Asking(Body):
     history: Past | None = None
     personalized: bool = Field(True, description="false: the list that is the same for all; nobody's past is read")
     scores: bool = Field(False, description="raw scores and their parts too; needs the scope debug")
+    details: bool = Field(False, description="category and price of each item too, where the catalogue knows them")
 
     @model_validator(mode="after")
     def _one_past(self) -> Self:
@@ -102,6 +104,8 @@ class Item(BaseModel):
 
     item_id: str
     title: str
+    category: str | None = None
+    price: float | None = None
     reason: str | None = None
     found_by: list[str] | None = Field(None, description="of a search: words, meaning, person")
     score: float | None = None
@@ -147,6 +151,21 @@ class ForgottenAnswer(BaseModel):
 
     events: int
     at: int
+
+
+class PriceRange(BaseModel):
+    """The lowest and the highest price, in the catalogue's currency."""
+
+    lowest: float
+    highest: float
+
+
+class CatalogueAnswer(BaseModel):
+    """What the catalogue can be filtered by; a field is absent where it cannot."""
+
+    items: int
+    categories: list[str] | None = Field(None, description=f"sorted; the {MAX_CATEGORIES} largest, at most")
+    prices: PriceRange | None = None
 
 
 class StatementAnswer(BaseModel):

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from clients.serving.http.limits import Allowances
 from clients.serving.http.metrics import ServiceMetrics
 from clients.serving.http.refusals import Refusal, internal
+from clients.serving.http.shopfront import PATHS
 from clients.serving.http.tokens import (
     ANYBODY_HERE,
     EVENTS,
@@ -35,10 +36,11 @@ _SCOPE_OF = {
     "/v1/search": SEARCH,
     "/v1/explain": EXPLAIN,
     "/v1/events": EVENTS,
+    "/v1/catalogue": RECOMMEND,
     PEOPLE: FORGET,
     "/metrics": METRICS,
 }
-_OPEN = frozenset(("/healthz", "/readyz", "/v1/statement", "/openapi.json"))
+_OPEN = PATHS | {"/healthz", "/readyz", "/v1/statement", "/openapi.json"}
 _QUERIES = frozenset((RECOMMEND, SEARCH, EXPLAIN))
 _LOOPBACK_NAMES = frozenset(("127.0.0.1", "localhost", "[::1]"))
 _EVERY_ANSWER = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))

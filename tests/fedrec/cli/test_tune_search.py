@@ -4,15 +4,16 @@ import json
 
 import polars as pl
 import pytest
-import tomli_w
 
 from clients.serving.events import Event
 from clients.serving.served import load_served
 from clients.serving.store import EventStore
+from fedrec.config import Config, parse_config
 from fedrec.config_search import SearchConfig
 from fedrec.data import load_catalogue
 from fedrec.errors import RunError
 from fedrec.model.learned_query import ARRAYS, MANIFEST
+from fedrec.run_config import write_run_config
 from tests.clients.serving.tiny_shop import ITEM, ROWS
 from tests.tiny_run import fedrec
 
@@ -26,7 +27,7 @@ def run(tmp_path):
     columns = ["item_id", "title", "brand", "category", "description"]
     pl.DataFrame(ROWS, columns, orient="row").write_csv(tmp_path / "items.csv")
     config = {"data": {"catalogue": str(tmp_path / "items.csv")}, "items": {"encoder": "hashing"}}
-    (tmp_path / "config.toml").write_text(tomli_w.dumps(config))
+    write_run_config(parse_config(config, source="test"), tmp_path / "config.toml")
     return tmp_path
 
 
@@ -125,7 +126,7 @@ def test_an_adapter_that_cannot_be_used_is_refused_by_search(run):
 
 
 def test_the_bundled_vectors_have_no_encoder_to_train_beside(tmp_path):
-    (tmp_path / "config.toml").write_text(tomli_w.dumps({"seed": 0}))
+    write_run_config(Config(), tmp_path / "config.toml")
     item = load_catalogue_item()
     path = queries_file(tmp_path, [("a", "mug", item), ("b", "mug", item)])
     refused = tune(tmp_path, "--data", path)
