@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RESULTS ?= runs/results
+PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate results test test-slow coverage check format clean
+.PHONY: help simulate shop results test test-slow coverage check format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +26,9 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 
 simulate: $(VENV)/.installed ## fifty merchants train one private ranker on real purchases; two to four minutes
 	$(BIN)/fedrec simulate --clients 50
+
+shop: $(VENV)/.installed ## the newest run as a shop in the browser, until Ctrl-C; another port: make shop PORT=8081
+	$(BIN)/fedrec serve --port $(PORT) --open
 
 results: $(VENV)/.installed-dev ## every table of docs/results.md: hours; stop it and go on at any time
 	$(BIN)/python -m benchmarks.results $(RESULTS) --jobs 2 --study tables scale

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import sys
+import threading
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +15,7 @@ from fedrec.cli.asking import Adapter
 from fedrec.cli.errors import one_line_errors
 from fedrec.config_serving import HttpConfig
 from fedrec.errors import ConfigError
+from fedrec.newest import newest_run
 from fedrec.paths import make_app_importable
 from fedrec.quiet import silence
 
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 SERVE_EXAMPLES = """Examples:
 
 \b
+  fedrec serve --open
+      the newest run in runs/, with events in runs/shop.sqlite, and its page in the browser
   fedrec serve runs/mine --store shop.sqlite
       for this machine alone, at http://127.0.0.1:8080; the store is made when there is none
   fedrec serve current --store shop.sqlite
@@ -39,14 +45,20 @@ TOKENS_EXAMPLES = """Examples:
       prints the token once; the file keeps its hash. A running service reads the file anew on SIGHUP
 """
 DEFAULTS = HttpConfig()
+STORE = "shop.sqlite"
 
 tokens_app = typer.Typer(help="Who may ask a service what.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @one_line_errors
 def serve_command(
-    run: Annotated[Path, typer.Argument(help="run folder, or a text file that names one", metavar="RUN")],
-    store: Annotated[Path, typer.Option(help="the shop's events, such as shop.sqlite; made when there is none")],
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="run folder, or a text file that names one [the newest in runs/]", metavar="[RUN]"),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="the shop's events; made when there is none [shop.sqlite beside RUN]")
+    ] = None,
     host: Annotated[str, typer.Option(help="address to listen at")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8080,
     tokens: Annotated[Path | None, typer.Option(help="who may ask what; needed beyond this machine")] = None,
@@ -62,17 +74,23 @@ def serve_command(
     workers: Annotated[int, typer.Option(min=1, help="requests computed at the same time")] = DEFAULTS.workers,
     requests_per_s: Annotated[float, typer.Option(help="of one token")] = DEFAULTS.requests_per_s,
     queries_per_day: Annotated[int, typer.Option(min=1, help="of one token")] = DEFAULTS.queries_per_day,
+    show: Annotated[bool, typer.Option("--open", help="show the page in a browser; only without --tokens")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")] = False,
 ) -> None:
-    """Recommend, search, explain and take events over HTTP, until SIGTERM."""
+    """Recommend, search, explain and take events over HTTP, with a page to try it on, until SIGTERM."""
     silence()
     make_app_importable()
-    from clients.serving.http.service import serve
+    from clients.serving.http.service import run_named, serve
     from clients.serving.served import load_served
     from clients.serving.store import EventStore
     from fedrec.config_serving import http_config
 
     tls = _tls(certificate, key)
+    if show and tokens is not None:
+        raise ConfigError("--open: with --tokens no page is shown; leave one of them out")
+    run = run or newest_run()
+    run_named(run)  # before a store is made beside what is none
+    store = store or Path(os.path.abspath(run)).parent / STORE
     config = http_config(workers=workers, requests_per_s=requests_per_s, queries_per_day=queries_per_day)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
 
@@ -81,10 +99,12 @@ def serve_command(
         return load_served(folder, encoder=encoder, cache=cache, catalogue=catalogue, adapter=adapter)
 
     def ready(open_port: int) -> None:
-        scheme = "https" if tls else "http"
-        facts = {"address": f"{scheme}://{f'[{host}]' if ':' in host else host}:{open_port}", "store": str(store)}
-        typer.echo(json.dumps(facts) if as_json else f"serving at {facts['address']}, events in {store}")
+        address = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{open_port}"
+        facts = {"address": address, "run": str(run), "store": str(store)}
+        typer.echo(json.dumps(facts) if as_json else _text(facts, has_page=tokens is None))
         sys.stdout.flush()
+        if show:
+            threading.Thread(target=_open, args=(address,), daemon=True).start()
 
     with EventStore.open(store) if store.exists() else EventStore.create(store) as opened:
         serve(run, opened, load, host=host, port=port, tokens=tokens, config=config, tls=tls, ready=ready)
@@ -98,6 +118,22 @@ def _tls(certificate: Path | None, key: Path | None) -> "ssl.SSLContext | None":
     if certificate is None or key is None:
         raise ConfigError("--certificate and --key: expected both, or neither")
     return server_context(certificate, key)
+
+
+def _text(facts: dict[str, str], *, has_page: bool) -> str:
+    """What is served where; a service with a page is also a place to go to."""
+    told = f"serving {facts['run']} at {facts['address']}, events in {facts['store']}"
+    return f"{told}\nthe shop: open {facts['address']} in a browser; Ctrl-C ends it" if has_page else told
+
+
+def _open(address: str) -> None:
+    """Show the page. A browser of the terminal would take the terminal, and has no scripts."""
+    try:
+        kind = type(webbrowser.get())
+    except webbrowser.Error:
+        return
+    if kind is not webbrowser.GenericBrowser or "BROWSER" in os.environ:
+        webbrowser.open(address)
 
 
 @tokens_app.command("new", epilog=TOKENS_EXAMPLES)

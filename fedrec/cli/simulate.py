@@ -12,6 +12,7 @@ from fedrec.cli.data import parse_mapping
 from fedrec.cli.errors import one_line_errors
 from fedrec.config import Config, parse_config, read_toml
 from fedrec.errors import ConfigError, RunError
+from fedrec.newest import RUNS
 from fedrec.paths import make_app_importable
 
 EXAMPLES = """
@@ -122,7 +123,7 @@ def simulate_command(
         "seed": seed,
     }
     settings = resolve_settings(flags, config=config, out=out, resume=resume)
-    folder = out or Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    folder = out or RUNS / datetime.now().strftime("%Y-%m-%d-%H%M%S")
     _run(settings, folder, resume=resume, prepare_only=prepare_only, as_json=as_json)
 
 

@@ -109,6 +109,7 @@ def _print_next(folder: Path, out: Console) -> None:
         "Report": str(folder / HTML_NAME),
         "Figures": str(folder / "summary.json"),
         "Adapter": str(folder / "adapter.safetensors"),
+        "Try it": f"fedrec serve {quoted} --open",
         "Measure again": f"fedrec simulate --out {quoted} --resume",
         "Run again": f"fedrec simulate --config {shlex.quote(str(folder / 'config.toml'))} --out NEW_FOLDER",
     }

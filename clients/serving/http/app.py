@@ -158,7 +158,7 @@ async def forget_route(user: Annotated[User, Path()], desk: TheDesk) -> Forgotte
     return ForgottenAnswer(events=gone.events, at=gone.at)
 
 
-@router.get("/v1/catalogue")
+@router.get("/v1/catalogue", response_model_exclude_none=True)
 async def catalogue_route(desk: TheDesk) -> CatalogueAnswer:
     """What lists can be filtered by."""
     catalogue = desk.current.served.model.catalogue

@@ -86,6 +86,7 @@ def test_paths_and_commands_stand_on_one_line_however_narrow_the_terminal(run, t
     folder.mkdir()
     text = printed(run, folder, width=40)
     assert f"Report        {folder}/report.html" in text.splitlines()
+    assert f"Try it        fedrec serve '{folder}' --open" in text.splitlines()
     assert f"Measure again fedrec simulate --out '{folder}' --resume" in text.splitlines()
     assert any(line.endswith(f"--config '{folder}/config.toml' --out NEW_FOLDER") for line in text.splitlines())
 

@@ -214,7 +214,10 @@ async function learnFilters() {
 }
 
 function filtered() {
-  at("unfiltered").hidden = Object.values(filters()).every((value) => value === undefined);
+  at("high").min = at("low").validity.valid && at("low").value || "0";
+  const unread = ["low", "high"].filter((id) => !at(id).validity.valid);
+  at("unread").textContent = unread.length ? "A price is left out: expected numbers, the second no less than the first." : "";
+  at("unfiltered").hidden = !unread.length && Object.values(filters()).every((value) => value === undefined);
   return refresh();
 }
 

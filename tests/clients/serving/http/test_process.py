@@ -14,7 +14,7 @@ from clients.serving.http.tokens import new_token
 from clients.serving.store import EventStore
 from fedrec.errors import ConfigError, RunError
 from fedrec.runfolder import ADAPTER
-from tests.clients.serving.http.tiny_service import another_run, bearer, process, stocked
+from tests.clients.serving.http.tiny_service import another_run, bearer, process, started, stocked
 from tests.tiny_run import fedrec
 
 
@@ -162,6 +162,7 @@ def test_mistakes_at_the_start_are_one_line(counted_run, store, tmp_path):
     assert "--host 0.0.0.0: others can reach it" in refused("--host", "0.0.0.0")
     assert "cannot be read: No such file" in refused("--tokens", tmp_path / "none")
     assert "expected a run folder, or a text file that names one" in refused(run=tmp_path / "none")
+    assert "--open: with --tokens no page is shown" in refused("--open", "--tokens", tmp_path / "none")
     assert "requests_per_s=-1.0: Input should be greater than 0" in refused("--requests-per-s", "-1")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -169,6 +170,23 @@ def test_mistakes_at_the_start_are_one_line(counted_run, store, tmp_path):
     (tmp_path / "text.sqlite").write_text("not a store")
     said = fedrec("serve", counted_run.out, "--store", tmp_path / "text.sqlite", home=tmp_path)
     assert (said.exit_code, said.stderr.count("\n")) == (2, 1)
+
+
+def test_the_newest_run_is_served_beside_its_store_and_shown_in_the_browser(counted_run, tmp_path, monkeypatch):
+    runs, seen = tmp_path / "runs", tmp_path / "seen"
+    runs.mkdir()
+    (runs / "mine").symlink_to(counted_run.out)
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{browser} %s")
+    with started("--open", home=tmp_path) as serving:
+        assert serving.facts == {"address": serving.address, "run": "runs/mine", "store": str(runs / "shop.sqlite")}
+        assert (runs / "shop.sqlite").exists()
+        serving.until(lambda: seen.exists() and seen.read_text() == f"{serving.address}\n")
+        page = serving.ask("GET", "/")
+        assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert "<title>fedrec shop</title>" in page.text
 
 
 def test_a_run_is_named_by_its_folder_or_by_a_file_beside_it(tmp_path):

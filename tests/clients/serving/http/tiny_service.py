@@ -111,8 +111,12 @@ class Process:
     """``fedrec serve`` in a process."""
 
     running: subprocess.Popen
-    address: str
+    facts: dict[str, str]
     log: Path
+
+    @property
+    def address(self) -> str:
+        return self.facts["address"]
 
     def ask(self, method: str, path: str, body: object = None, **options: object) -> httpx.Response:
         sent = {} if body is None else {"json": body}
@@ -133,18 +137,25 @@ class Process:
 @contextmanager
 def process(run: Path, store: Path, *flags: object) -> Iterator[Process]:
     """Serve until the end of the block, then SIGTERM; the exit code is checked."""
-    command = [sys.executable, "-c", SERVE, "serve", run, "--store", store, "--port", 0, "--json", *flags]
-    log = store.with_suffix(".log")
-    environment = os.environ | {"HOME": str(store.parent), "OMP_NUM_THREADS": "1"}
+    with started(run, "--store", store, *flags, home=store.parent) as serving:
+        yield serving
+
+
+@contextmanager
+def started(*arguments: object, home: Path) -> Iterator[Process]:
+    """The same with nothing but these arguments, called in ``home``."""
+    command = [sys.executable, "-c", SERVE, "serve", "--port", 0, "--json", *arguments]
+    log = home / "serve.log"
+    environment = os.environ | {"HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with log.open("w") as errors:
         running = subprocess.Popen(
-            list(map(str, command)), stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT, env=environment
+            list(map(str, command)), stdout=subprocess.PIPE, stderr=errors, text=True, cwd=home, env=environment
         )
         try:
             is_there, _, _ = select.select([running.stdout], [], [], 120)
             line = running.stdout.readline() if is_there else ""
             assert line, log.read_text()
-            yield Process(running, json.loads(line)["address"], log)
+            yield Process(running, json.loads(line), log)
             if running.poll() is None:
                 running.send_signal(signal.SIGTERM)
                 assert running.wait(30) == 0, log.read_text()
