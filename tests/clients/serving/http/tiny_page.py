@@ -64,7 +64,7 @@ class Shop:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        self._server, begun = _Server(_uvicorn(self._door)), threading.Event()
+        self._server, begun = _Server(_uvicorn(self._door, None)), threading.Event()
         self._thread = threading.Thread(target=asyncio.run, args=(self._serve(begun),))
         self._thread.start()
         assert begun.wait(30)
