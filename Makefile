@@ -26,6 +26,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 
 simulate: $(VENV)/.installed ## fifty merchants train one private ranker on real purchases; two to four minutes
 	$(BIN)/fedrec simulate --clients 50
+	@echo 'See it in a browser, as a shop: make shop'
 
 shop: $(VENV)/.installed ## the newest run as a shop in the browser, until Ctrl-C; another port: make shop PORT=8081
 	$(BIN)/fedrec serve --port $(PORT) --open

@@ -16,8 +16,13 @@ export function readVisit() {
   }
 }
 
+// Where the browser keeps nothing, a visit lasts as long as the page.
 export function keepVisit(visit) {
-  sessionStorage.setItem(KEPT, JSON.stringify(visit));
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify(visit));
+  } catch {
+    // it may be forbidden or full
+  }
 }
 
 // A purchase that is yet to be sent. With an id of its own it counts once, however often it has to be sent.

@@ -1,6 +1,7 @@
 """The page as a visitor meets it: they type, click and say no, in a real headless Chromium."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -192,7 +193,16 @@ def test_a_service_that_dies_is_said_and_nothing_is_lost_when_it_is_back(visit):
 
 
 def test_the_promise_is_that_of_the_model_being_served(visit):
-    model = visit.shop.desk.current.served.model
+    served = visit.shop.desk.current.served
+    model = served.model
     expect(visit.page.locator("#statement")).to_have_text(model.statement)
     expect(visit.page.locator("#model")).to_have_text(model.version)
     expect(visit.page.locator("#items")).to_have_text("40")
+    swapped = replace(model, version="another", statement="Nothing is promised.")
+    visit.shop.desk.current.served = replace(served, model=swapped)
+    try:
+        visit.buy(visit.card(0))
+        expect(visit.page.locator("#model")).to_have_text("another")
+        expect(visit.page.locator("#statement")).to_have_text("Nothing is promised.")
+    finally:
+        visit.shop.desk.current.served = served

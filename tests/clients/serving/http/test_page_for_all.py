@@ -37,12 +37,17 @@ CONTRASTS = """() => {
     if (isSeen(one)) found.push(["placeholder", ratio(getComputedStyle(one, "::placeholder").color, one)]);
   return found;
 }"""
-NAMELESS = """() => [...document.querySelectorAll("button, input, select, a, dialog, section, form, aside, [role]")]
-  .filter((one) => one.checkVisibility() && one.role !== "alert" && one.role !== "status" && one.method !== "dialog")
-  .filter((one) => !(one.ariaLabel || one.labels?.[0]?.textContent.trim()
-    || (/^(BUTTON|A)$/.test(one.tagName) && one.textContent.trim())
-    || document.getElementById(one.getAttribute("aria-labelledby"))?.textContent.trim()))
-  .map((one) => one.outerHTML.slice(0, 120))"""
+NAMELESS = """() => {
+  const text = (node) => node.textContent;
+  const around = (label, one) => [...label.childNodes].filter((node) => !node.contains(one));
+  const labelled = (one) => [...one.labels ?? []].flatMap((label) => around(label, one)).map(text);
+  const own = (one) => /^(BUTTON|A)$/.test(one.tagName) ? one.textContent : "";
+  const other = (one) => document.getElementById(one.getAttribute("aria-labelledby"))?.textContent;
+  return [...document.querySelectorAll("button, input, select, a, section, form, aside")]
+    .filter((one) => one.checkVisibility() && one.method !== "dialog")
+    .filter((one) => ![one.ariaLabel, own(one), other(one), ...labelled(one)].some((name) => name?.trim()))
+    .map((one) => one.outerHTML.slice(0, 120));
+}"""
 IN_SIGHT = """() => {
   const one = document.activeElement, box = one.getBoundingClientRect(), style = getComputedStyle(one);
   const isInView = box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth;
