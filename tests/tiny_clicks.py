@@ -4,11 +4,15 @@ import numpy as np
 
 from fedrec.agreement import HeadSpec
 from fedrec.model.clicks import click_schema, start_arrays
-from fedrec.model.impressions import ClickSpec, Impressions
+from fedrec.model.impressions import Category, ClickSpec, Impressions
 from fedrec.schema import Arrays
 from simulations.heads import Course, Head
 
-SPEC = ClickSpec(numbers=("price", "score"), categories=("device", "brand"), number_bins=3, buckets=4)
+SPEC = ClickSpec(
+    numbers=("price", "score"),
+    number_bins=3,
+    categories=(Category("device", ("desk", "phone")), Category("brand", ("", "brand 0", "brand 1", "brand 2"))),
+)
 COURSE = Course("run-1", server_learning_rate=0.3, warmup_rounds=2, ema=0.5, seed=0)
 
 

@@ -8,6 +8,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from fedrec.errors import ConfigError, RunError
 from fedrec.evaluation.calibration import Calibration
-from fedrec.model.impressions import ClickSpec, Impressions
+from fedrec.model.impressions import Category, ClickSpec, Impressions
 from fedrec.runfolder import write_arrays
 from fedrec.schema import AdapterSchema, Arrays, ArraySpec
 
@@ -35,7 +36,7 @@ def start_arrays(spec: ClickSpec, *, click_rate: float) -> Arrays:
     Args:
         click_rate: of the public people, or a guess, in (0, 1).
     """
-    bias = math.log(click_rate / (1.0 - click_rate)) * math.sqrt(spec.fields + 1)
+    bias = math.log(click_rate / (1.0 - click_rate)) * math.sqrt(len(spec.names) + 1)
     return {"clicks.bias": np.array([bias], np.float32), "clicks.weights": np.zeros(spec.slots, np.float32)}
 
 
@@ -120,9 +121,7 @@ def load_click_head(path: Path) -> ClickHead:
             learned = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # no mapping
         if described["format"] != FORMAT:
             raise ValueError(f"expected {FORMAT!r}")
-        spec = described["spec"]
-        spec = ClickSpec(**{**spec, "numbers": tuple(spec["numbers"]), "categories": tuple(spec["categories"])})
-        head = ClickHead(spec, learned, Calibration(**described["calibration"]))
+        head = ClickHead(_spec_of(**described["spec"]), learned, Calibration(**described["calibration"]))
         if {name: values.shape for name, values in learned.items()} != dict(click_schema(head.spec)):
             raise ValueError("its weights do not fit its fields")
         if not all(np.isfinite(values).all() for values in learned.values()):
@@ -130,6 +129,11 @@ def load_click_head(path: Path) -> ClickHead:
     except (OSError, SafetensorError, ConfigError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise RunError(f"{path}: not a usable click head: {str(error).splitlines()[0]}") from None
     return head
+
+
+def _spec_of(numbers: list[str], number_bins: int, categories: list[list[Any]]) -> ClickSpec:
+    """The rules as JSON has them."""
+    return ClickSpec(tuple(numbers), number_bins, tuple(Category(name, tuple(values)) for name, values in categories))
 
 
 def _norm(slots: np.ndarray) -> float:

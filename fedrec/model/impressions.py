@@ -1,13 +1,15 @@
 """An impression as a click head reads it: which slot each of its fields falls into, by rules that are public.
 
-A category is hashed, a number is binned on a scale of doublings. Nobody's data decide where a bin ends or a hash falls,
-so reading an impression tells nothing of anybody else's.
+A number is binned on a scale of doublings. A category has slots for the values that public people have met often
+enough, and one for all others. Clients' people decide nothing of this, so reading one tells nothing of another.
 """
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -16,46 +18,84 @@ from fedrec.errors import ConfigError, DataError
 Columns = Mapping[str, Sequence[object]]
 
 
+class Category(NamedTuple):
+    """A field of words or ids, and the values with slots of their own; public."""
+
+    name: str
+    values: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class ClickSpec:
-    """Which fields are read, and how. Public, and the same wherever a head is used.
+    """Which fields are read, and how. Public, and the same wherever a head is used. See ``from_public``.
 
     Attributes:
         numbers: names of fields that hold numbers: a score's parts, a price, an hour, a position.
-        categories: names of fields that hold words or ids: a device, a brand, a campaign.
         number_bins: doublings on each side of 0 that are told apart, >= 1; what is beyond shares the last.
-        buckets: slots of each category, >= 1.
+        categories: fields that hold words or ids: a device, a brand, a campaign.
 
     Raises:
-        ConfigError: no field, a field twice, or a size below 1.
+        ConfigError: no field, a field or a value twice, or no bins.
     """
 
     numbers: tuple[str, ...]
-    categories: tuple[str, ...]
     number_bins: int
-    buckets: int
+    categories: tuple[Category, ...]
 
     def __post_init__(self) -> None:
-        names = (*self.numbers, *self.categories)
-        if not names or len(set(names)) < len(names):
-            raise ConfigError(f"fields {list(names)}: expected at least one, and each once")
-        for name in ("number_bins", "buckets"):
-            if type(size := getattr(self, name)) is not int or size < 1:
-                raise ConfigError(f"{name}={size!r}: expected a whole number >= 1")
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise ConfigError(f"fields {list(self.names)}: expected at least one, and each once")
+        if type(self.number_bins) is not int or self.number_bins < 1:
+            raise ConfigError(f"number_bins={self.number_bins!r}: expected a whole number >= 1")
+        for name, values in self.categories:
+            if len(set(values)) < len(values):
+                raise ConfigError(f"field {name!r}: a value is there twice; expected each once")
+
+    @classmethod
+    def from_public(
+        cls,
+        columns: Columns,
+        *,
+        numbers: Sequence[str],
+        categories: Sequence[str],
+        number_bins: int,
+        least_seen: int,
+    ) -> Self:
+        """Choose the values that get slots, from impressions of public people.
+
+        Args:
+            columns: as ``read`` takes them; of public people alone.
+            numbers, categories: names of fields.
+            number_bins: as the attribute.
+            least_seen: impressions with a value, from which it has a slot of its own, >= 1.
+
+        Raises:
+            ConfigError: as the class, or ``least_seen`` is below 1.
+            DataError: a field is missing.
+        """
+        if least_seen < 1:
+            raise ConfigError(f"least_seen={least_seen}: expected >= 1")
+        chosen = []
+        for name in categories:
+            seen = Counter(map(_text, _of(columns, name)))
+            chosen.append(Category(name, tuple(sorted(value for value, count in seen.items() if count >= least_seen))))
+        return cls(tuple(numbers), number_bins, tuple(chosen))
 
     @property
-    def fields(self) -> int:
-        """F, how many slots an impression has."""
-        return len(self.numbers) + len(self.categories)
+    def names(self) -> tuple[str, ...]:
+        """Of all fields, numbers first."""
+        return (*self.numbers, *(category.name for category in self.categories))
 
     @property
     def slots(self) -> int:
         """S, of all fields together; those of a field are its own."""
-        return len(self.numbers) * self._number_slots + len(self.categories) * self.buckets
+        return sum(self._sizes)
 
     @property
-    def _number_slots(self) -> int:
-        return 2 * self.number_bins + 1  # the last is for a number that is missing
+    def _sizes(self) -> list[int]:
+        """Slots of each field: the last of a number is for one that is missing, of a category for all other values."""
+        sizes = [2 * self.number_bins + 1] * len(self.numbers)
+        return sizes + [len(category.values) + 1 for category in self.categories]
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, hex: equal exactly when impressions are read alike."""
@@ -66,7 +106,7 @@ class ClickSpec:
 
         Args:
             columns: one list a field, all of the same length N. A number or None; for a category any value, of which
-                the text counts, or None. Sensitive where the impressions are.
+                the text counts, None as if it were empty. Sensitive where the impressions are.
 
         Returns:
             (N, F) int64, each in [0, S); no two fields share a slot.
@@ -74,15 +114,17 @@ class ClickSpec:
         Raises:
             DataError: a field is missing, is of another length, or holds no number where one is expected.
         """
-        names = (*self.numbers, *self.categories)
-        if missing := [name for name in names if name not in columns]:
-            raise DataError(f"impressions: no column {missing[0]!r}; the head reads {list(names)}")
-        if len({len(columns[name]) for name in names}) > 1:
+        if len({len(_of(columns, name)) for name in self.names}) > 1:
             raise DataError("impressions: columns of different lengths; expected one value an impression in each")
         read = [_number_slots(name, columns[name], bins=self.number_bins) for name in self.numbers]
-        read += [_category_slots(name, columns[name], buckets=self.buckets) for name in self.categories]
-        sizes = [self._number_slots] * len(self.numbers) + [self.buckets] * len(self.categories)
-        return np.stack(read, axis=1) + np.cumsum([0, *sizes[:-1]])
+        read += [_category_slots(columns[category.name], category.values) for category in self.categories]
+        return np.stack(read, axis=1) + np.cumsum([0, *self._sizes[:-1]])
+
+
+def _of(columns: Columns, name: str) -> Sequence[object]:
+    if name not in columns:
+        raise DataError(f"impressions: no column {name!r}, which the head reads")
+    return columns[name]
 
 
 def _number_slots(name: str, values: Sequence[object], *, bins: int) -> np.ndarray:
@@ -98,15 +140,14 @@ def _number_slots(name: str, values: Sequence[object], *, bins: int) -> np.ndarr
     return np.where(is_there, slots, 2 * bins).astype(np.int64)
 
 
-def _category_slots(name: str, values: Sequence[object], *, buckets: int) -> np.ndarray:
-    """A hash of field and value, (N,) in [0, buckets); each distinct value is hashed once."""
-    slots = {value: _hash(name, value) % buckets for value in set(values)}
-    return np.array([slots[value] for value in values], dtype=np.int64)
+def _category_slots(values: Sequence[object], known: Sequence[str]) -> np.ndarray:
+    """The place of each value among the known ones, (N,); the last for any other."""
+    places = {value: place for place, value in enumerate(known)}
+    return np.array([places.get(_text(value), len(known)) for value in values], dtype=np.int64)
 
 
-def _hash(name: str, value: object) -> int:
-    text = json.dumps([name, None if value is None else str(value)])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +175,7 @@ class Impressions:
             raise DataError("impressions: offsets decrease")
 
     @classmethod
-    def by_person(cls, people: Sequence[object], slots: np.ndarray, clicked: np.ndarray) -> "Impressions":
+    def by_person(cls, people: Sequence[object] | np.ndarray, slots: np.ndarray, clicked: np.ndarray) -> "Impressions":
         """Group impressions by whom they were shown to; people come in the order of their ids.
 
         Args:

@@ -64,7 +64,7 @@ def test_start_gives_everyone_the_public_click_rate():
 
 def test_logits_add_up_the_slots_of_an_impression():
     learned: Arrays = {"clicks.bias": np.array([2.0], np.float32), "clicks.weights": np.arange(SPEC.slots, dtype="f4")}
-    assert click_logits(learned, np.array([[0, 8, 15, 21]])) == pytest.approx([(2 + 0 + 8 + 15 + 21) / np.sqrt(5)])
+    assert click_logits(learned, np.array([[0, 8, 15, 20]])) == pytest.approx([(2 + 0 + 8 + 15 + 20) / np.sqrt(5)])
 
 
 def _learned(shown: Impressions) -> Arrays:
@@ -96,7 +96,11 @@ def test_head_is_read_back_as_it_was_written(tmp_path):
 
 
 def _described(**changes) -> dict[str, str]:
-    spec = {"numbers": ["price", "score"], "categories": ["device", "brand"], "number_bins": 3, "buckets": 4}
+    spec = {
+        "numbers": ["price", "score"],
+        "number_bins": 3,
+        "categories": [["x", ["a", "b"]], ["y", ["a", "b", "c", "d"]]],
+    }
     calibration = {"slope": 1.0, "intercept": 0.0}
     described = {"format": "fedrec click head 1", "spec": spec, "calibration": calibration}
     return {"head": json.dumps(described | changes)}
@@ -110,8 +114,8 @@ def _described(**changes) -> dict[str, str]:
         (_described(format="other"), moved(), "expected 'fedrec click head 1'"),
         (_described(calibration={"slope": -1.0, "intercept": 0.0}), moved(), "calibration slope=-1.0"),
         (_described(calibration={"slope": "x", "intercept": 0.0}), moved(), "must be real number"),
-        (_described(spec={"numbers": [], "categories": [], "number_bins": 1, "buckets": 1}), moved(), "at least one"),
-        (_described(spec=None), moved(), "object"),
+        (_described(spec={"numbers": [], "number_bins": 1, "categories": []}), moved(), "at least one"),
+        (_described(spec=None), moved(), "NoneType"),
         (_described(), {"clicks.bias": moved()["clicks.bias"]}, "its weights do not fit its fields"),
         (_described(), {**moved(), "clicks.bias": np.array([np.nan], np.float32)}, "its weights are not finite"),
     ],

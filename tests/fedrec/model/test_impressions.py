@@ -1,12 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fedrec.errors import ConfigError, DataError
-from fedrec.model.impressions import ClickSpec, Impressions
+from fedrec.model.impressions import Category, ClickSpec, Impressions
 from tests.tiny_clicks import SPEC, columns
 
-NUMBERS = ClickSpec(numbers=("x",), categories=(), number_bins=3, buckets=1)
-WORDS = ClickSpec(numbers=(), categories=("brand", "maker"), number_bins=1, buckets=64)
+NUMBERS = ClickSpec(numbers=("x",), number_bins=3, categories=())
+WORDS = ClickSpec(numbers=(), number_bins=1, categories=(Category("brand", ("7", "acme")), Category("maker", ("",))))
 
 
 @pytest.mark.parametrize(
@@ -23,9 +25,9 @@ def test_a_number_falls_into_its_doubling_and_none_into_a_slot_of_its_own(number
 
 def test_fields_never_share_a_slot_and_all_slots_are_counted():
     slots = SPEC.read(columns(500))
-    assert slots.shape == (500, SPEC.fields) == (500, 4)
-    assert SPEC.slots == 2 * 7 + 2 * 4
-    for field, (first, last) in enumerate([(0, 7), (7, 14), (14, 18), (18, 22)]):
+    assert slots.shape == (500, 4)
+    assert SPEC.slots == 2 * 7 + 3 + 5
+    for field, (first, last) in enumerate([(0, 7), (7, 14), (14, 17), (17, 22)]):
         assert ((slots[:, field] >= first) & (slots[:, field] < last)).all()
         assert len(set(slots[:, field].tolist())) > 1
 
@@ -38,17 +40,24 @@ def test_an_impression_is_read_alike_alone_and_among_others():
         assert SPEC.read({name: [values[row]] for name, values in shown.items()}).tolist() == [together[row].tolist()]
 
 
-def test_values_and_fields_are_hashed_apart_and_numbers_as_their_text():
-    values = [f"value {number}" for number in range(40)]
-    slots = WORDS.read({"brand": values, "maker": values})
-    assert len(set(slots[:, 0].tolist())) > 20  # of 64 slots, 40 values meet about 30
-    assert (slots[:, 1] - 64 != slots[:, 0]).any()
-    assert (
-        WORDS.read({"brand": [7, "7"], "maker": [None, "null"]})[0, 0]
-        == WORDS.read({"brand": ["7"], "maker": [""]})[0, 0]
-    )
-    missing, word = WORDS.read({"brand": ["", ""], "maker": [None, "None"]})[:, 1]
-    assert missing != word
+def test_a_known_value_has_its_slot_and_all_others_share_the_last():
+    brands: list[object] = ["7", 7, "acme", "Acme", None, "", "new"]
+    slots = WORDS.read({"brand": brands, "maker": [None, "", "x", 0, "y", "", "z"]})
+    assert slots[:, 0].tolist() == [0, 0, 1, 2, 2, 2, 2]
+    assert slots[:, 1].tolist() == [3, 3, 4, 4, 4, 3, 4]
+
+
+def test_public_people_say_which_values_have_slots():
+    shown: dict[str, list[object]] = {"x": [1] * 7, "brand": ["b", "a", "a", None, "b", None, "rare"], "other": [0] * 7}
+    spec = ClickSpec.from_public(shown, numbers=["x"], categories=["brand"], number_bins=3, least_seen=2)
+    assert spec == ClickSpec(("x",), 3, (Category("brand", ("", "a", "b")),))
+    assert spec.names == ("x", "brand")
+    some = ClickSpec.from_public(shown, numbers=[], categories=["brand"], number_bins=3, least_seen=3)
+    assert some.categories == (Category("brand", ()),)
+    with pytest.raises(ConfigError, match="least_seen=0: expected >= 1"):
+        ClickSpec.from_public(shown, numbers=[], categories=["brand"], number_bins=3, least_seen=0)
+    with pytest.raises(DataError, match="no column 'maker', which the head reads"):
+        ClickSpec.from_public(shown, numbers=[], categories=["maker"], number_bins=3, least_seen=1)
 
 
 def test_nothing_at_all_is_read_as_nothing():
@@ -58,7 +67,7 @@ def test_nothing_at_all_is_read_as_nothing():
 @pytest.mark.parametrize(
     ("shown", "message"),
     [
-        ({"price": [1], "score": [1], "device": ["x"]}, r"no column 'brand'; the head reads \['price', 'score', 'dev"),
+        ({"price": [1], "score": [1], "device": ["x"]}, "no column 'brand', which the head reads"),
         (columns(3) | {"score": [1.0]}, "columns of different lengths; expected one value an impression in each"),
         (columns(2) | {"score": [1.0, "two"]}, "column 'score': expected numbers, or nothing where there is none"),
         (columns(2) | {"score": [1.0, [2]]}, "column 'score': expected numbers, or nothing where there is none"),
@@ -74,21 +83,23 @@ def test_impressions_that_cannot_be_read_are_refused(shown, message):
     [
         ({"numbers": (), "categories": ()}, r"fields \[\]: expected at least one, and each once"),
         ({"numbers": ("x", "brand")}, "expected at least one, and each once"),
-        ({"buckets": 0}, "buckets=0: expected a whole number >= 1"),
+        ({"categories": (Category("brand", ("a", "a")),)}, "field 'brand': a value is there twice; expected each once"),
+        ({"number_bins": 0}, "number_bins=0: expected a whole number >= 1"),
         ({"number_bins": True}, "number_bins=True: expected a whole number >= 1"),
-        ({"number_bins": 2.0}, "number_bins=2.0: expected a whole number >= 1"),
+        ({"number_bins": 2.0}, r"number_bins=2\.0: expected a whole number >= 1"),
     ],
 )
 def test_rules_that_make_no_sense_are_refused(changes, message):
-    values = {"numbers": ("x",), "categories": ("brand",), "number_bins": 3, "buckets": 4}
+    values = {"numbers": ("x",), "categories": (Category("brand", ("a",)),), "number_bins": 3}
     with pytest.raises(ConfigError, match=message):
         ClickSpec(**(values | changes))
 
 
 def test_digest_names_the_rules():
-    assert SPEC.digest() == ClickSpec(("price", "score"), ("device", "brand"), 3, 4).digest()
-    others = [ClickSpec(("score", "price"), ("device", "brand"), 3, 4), ClickSpec(SPEC.numbers, SPEC.categories, 3, 5)]
-    assert len({SPEC.digest(), *(other.digest() for other in others)}) == 3
+    assert SPEC.digest() == replace(SPEC).digest()
+    fewer = (SPEC.categories[0], Category("brand", ("", "brand 0")))
+    others = [replace(SPEC, numbers=("score", "price")), replace(SPEC, number_bins=4), replace(SPEC, categories=fewer)]
+    assert len({SPEC.digest(), *(other.digest() for other in others)}) == 4
 
 
 def test_impressions_are_grouped_by_whom_they_were_shown_to():
