@@ -33,6 +33,14 @@ class Trained(NamedTuple):
     federated: Federated
 
 
+def kept_apart(table: ClickTable, *, share: float, seed: int) -> tuple[ClickTable, ClickTable]:
+    """Draw a share of the people, in (0, 1), to measure on; returns their impressions, and everybody else's."""
+    ids, person = np.unique(table.people, return_inverse=True)
+    drawn = np.random.default_rng([seed, len(ids)]).permutation(len(ids))[: round(share * len(ids))]
+    is_kept = np.isin(person, drawn)
+    return table.where(is_kept), table.where(~is_kept)
+
+
 def part(
     table: ClickTable,
     config: ClicksConfig,

@@ -142,8 +142,15 @@ def federate_head(
 
 
 def new_server(folder: Path) -> str:
-    """Make a folder and the key of its server; returns the public half, which policies pin."""
-    folder.mkdir(parents=True)
+    """Make a folder and the key of its server; returns the public half, which policies pin.
+
+    Raises:
+        RunError: the folder is there already, or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be made: {error.strerror}; choose another --out") from None
     return SigningKey.create(folder / _SERVER_KEY).public
 
 

@@ -6,6 +6,7 @@ parts, and ``item.NAME`` a column of the catalogue. All others come with the req
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -14,11 +15,14 @@ from clients.serving.auction import Offer, Placed, rank_ads
 from clients.serving.model import ServedModel
 from clients.serving.ranking import Filters, allowed_items
 from clients.serving.scoring import MEANINGS, known_items, past_of, terms_of
-from fedrec.errors import ConfigError
+from fedrec.data.catalogue import Catalogue
+from fedrec.data.tables import read_table
+from fedrec.errors import ConfigError, DataError
 from fedrec.model.clicks import ClickHead
 from fedrec.model.impressions import ClickSpec
 
 SCORE, PART, ITEM = "score", "score.", "item."
+OFFER_COLUMNS = ("ad", "item_id", "bid")
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,27 @@ def ads_for(
     parts = {name: values[place] for name, values in terms.over(model.vectors, distinct).items()}
     columns = click_columns(model, head.spec, shown, parts, context)
     return rank_ads(left, head.probabilities(head.spec.read(columns)), places=wishes.places, reserve=wishes.reserve)
+
+
+def read_offers(path: Path, catalogue: Catalogue) -> list[Offer]:
+    """Read a CSV or Parquet file with a row an ad: ``ad``, ``item_id`` and ``bid``.
+
+    Raises:
+        DataError: the file cannot be read, lacks a column, or names an item that the catalogue has not; a bid is none.
+    """
+    frame = read_table(path)
+    for name in OFFER_COLUMNS:
+        if name not in frame.columns:
+            raise DataError(f"{path}: no column {name!r}; expected {', '.join(OFFER_COLUMNS)}")
+    offers = []
+    for row, (ad, item_id, bid) in enumerate(frame.select(OFFER_COLUMNS).iter_rows(), start=1):
+        if str(item_id) not in catalogue.index:
+            raise DataError(f"{path}: row {row}: item_id: not in the catalogue of the run")
+        try:
+            offers.append(Offer(str(ad), catalogue.index[str(item_id)], float(bid)))
+        except (TypeError, ValueError):
+            raise DataError(f"{path}: row {row}: bid: expected a number") from None
+    return offers
 
 
 def click_columns(

@@ -3,6 +3,9 @@
 import typer
 import typer.core
 
+from fedrec.cli.ads import EXAMPLES as ADS_EXAMPLES
+from fedrec.cli.ads import ads_command
+from fedrec.cli.clicks import clicks_app
 from fedrec.cli.client import EXAMPLES as CLIENT_EXAMPLES
 from fedrec.cli.client import client_command
 from fedrec.cli.data import data_app
@@ -62,6 +65,8 @@ app.command("tune-search", epilog=TUNE_EXAMPLES)(tune_search_command)
 app.command("status", epilog=STATUS_EXAMPLES)(status_command)
 app.command("recommend", epilog=RECOMMEND_EXAMPLES)(recommend_command)
 app.command("explain", epilog=EXPLAIN_EXAMPLES)(explain_command)
+app.add_typer(clicks_app, name="clicks")
+app.command("ads", epilog=ADS_EXAMPLES)(ads_command)
 app.command("export", epilog=EXPORT_EXAMPLES)(export_command)
 app.command("serve", epilog=SERVE_EXAMPLES)(serve_command)
 app.add_typer(tokens_app, name="tokens")

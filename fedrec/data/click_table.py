@@ -64,7 +64,8 @@ def read_click_table(path: Path, *, numbers: Sequence[str], categories: Sequence
     if people.null_count():
         raise DataError(f"{path}: row {people.is_null().arg_true()[0] + 1}: {PERSON}: expected an id")
     fields = [_numbers(path, frame[name]) for name in numbers] + [frame[name].cast(pl.String) for name in categories]
-    return ClickTable(people.to_numpy(), pl.DataFrame(fields), np.array(clicked, dtype=bool))
+    by_name = {column.name: column for column in fields}
+    return ClickTable(people.to_numpy(), pl.DataFrame(by_name), np.array(clicked, dtype=bool))
 
 
 def _numbers(path: Path, column: pl.Series) -> pl.Series:
