@@ -1,5 +1,7 @@
 """The tables of ``docs/clicks.md``: the sample of Criteo's display ads (8,000 impressions; non-commercial research).
 
+A private row takes about forty seconds of one core a seed or fold, most of it for ledgers; others about fifteen.
+
 python -m benchmarks.clicks test [ROW ...]    # the sample's own test part, three seeds
 python -m benchmarks.clicks folds [ROW ...]   # five-fold cross-validation over all 8,000 impressions
 
@@ -8,7 +10,7 @@ Files in ``criteo_sample`` in the folder that ``benchmarks.data_sets`` names. On
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,24 +94,21 @@ def measures(said: np.ndarray, clicked: np.ndarray) -> list[float]:
     return [area_under_curve(said, clicked), log_loss(said, clicked), reliability(said, clicked).error, by_chance]
 
 
-def test_table(names: Iterable[str]) -> None:
-    """Trained on train and dev, measured on test; mean and spread over seeds."""
+def on_test(name: str, *, seed: int) -> list[float]:
+    """Trained on train and dev, measured on test."""
     train, test = read_sample("train", "dev"), read_sample("test")
-    for name in names:
-        found = [measures(predicted(name, train, test, seed=seed), test.clicked) for seed in SEEDS]
-        print_row(name, np.array(found))
+    return measures(predicted(name, train, test, seed=seed), test.clicked)
 
 
-def folds_table(names: Iterable[str]) -> None:
+def in_folds(name: str) -> list[float]:
     """All impressions dealt into folds; each is predicted by what learned from the others."""
     everything = read_sample("train", "dev", "test")
     fold_of = np.random.default_rng(0).permutation(len(everything.clicked)) % FOLDS
-    for name in names:
-        said = np.zeros(len(fold_of))
-        for fold in range(FOLDS):
-            is_held = fold_of == fold
-            said[is_held] = predicted(name, everything.where(~is_held), everything.where(is_held), seed=fold)
-        print_row(name, np.array([measures(said, everything.clicked)]))
+    said = np.zeros(len(fold_of))
+    for fold in range(FOLDS):
+        is_held = fold_of == fold
+        said[is_held] = predicted(name, everything.where(~is_held), everything.where(is_held), seed=fold)
+    return measures(said, everything.clicked)
 
 
 def print_row(name: str, found: np.ndarray) -> None:
@@ -126,10 +125,9 @@ def main() -> None:
     """Print one of the two tables, or some rows of it: ``test 1 2`` for the second and third."""
     kind, chosen = sys.argv[1], [list(SETTINGS)[int(row)] for row in sys.argv[2:]] or list(SETTINGS)
     print("| | AUC | log loss | ECE, 15 bins | ECE by chance |\n| --- | --- | --- | --- | --- |")
-    if kind == "folds":
-        folds_table(chosen)
-    else:
-        test_table(chosen)
+    for name in chosen:
+        found = [in_folds(name)] if kind == "folds" else [on_test(name, seed=seed) for seed in SEEDS]
+        print_row(name, np.array(found))
 
 
 if __name__ == "__main__":

@@ -75,6 +75,17 @@ def test_of_equal_values_the_name_decides():
     assert placed[0].price == 2.0
 
 
+def test_rounding_never_takes_a_price_above_the_bid():
+    """Two equal ads: the price is bid * chance / chance, which floating point may round up."""
+    rng = np.random.default_rng(0)
+    rounded_up = 0
+    for bid, chance in zip(rng.uniform(0.1, 9, 500), rng.uniform(0.01, 0.99, 500), strict=True):
+        first, _ = rank_ads(_offers([bid, bid]), np.array([chance, chance]), places=2, reserve=0.0)
+        rounded_up += bid * chance / chance > bid
+        assert first.price <= bid
+    assert rounded_up > 0
+
+
 def test_no_offers_show_nothing():
     assert rank_ads([], np.zeros(0), places=3, reserve=0.0) == []
 
