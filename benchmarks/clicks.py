@@ -10,7 +10,7 @@ Files in ``criteo_sample`` in the folder that ``benchmarks.data_sets`` names. On
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from fedrec.config_clicks import ClicksConfig
 from fedrec.data.click_table import ClickTable
 from fedrec.errors import ConfigError
 from fedrec.evaluation.calibration import area_under_curve, error_by_chance, log_loss, reliability
-from simulations.clicks import Parted, part, train_clicks
+from fedrec.model.impressions import ClickSpec, Impressions
+from simulations.clicks import part, train_clicks
 
 NUMBERS = tuple(f"I{number}" for number in range(1, 14))
 CATEGORIES = tuple(f"C{number}" for number in range(1, 27))
@@ -32,8 +33,10 @@ BASELINE_PENALTY = 0.03  # C of the logistic regression; of .01, .03, .1, .3 the
 Predict = Callable[[np.ndarray], np.ndarray]
 # Without noise nothing speaks for cutting gradients, and smaller steps learn the better head.
 WITHOUT_NOISE = {"clip_norm": 1.0, "server_learning_rate": 0.1}
-SETTINGS: dict[str, dict[str, Any] | None] = {
-    "logistic regression (scikit-learn), pooled": None,
+POOLED, PUBLIC = "logistic regression (scikit-learn), everybody in one place", "the same, public people alone"
+SETTINGS: dict[str, dict[str, Any]] = {
+    POOLED: {},
+    PUBLIC: {},
     "head, no noise": WITHOUT_NOISE,
     "head, epsilon 8": {"epsilon": 8.0},
     "head, epsilon 3": {"epsilon": 3.0},
@@ -59,15 +62,14 @@ def read_sample(*names: str, folder: Path = DATA / "criteo_sample") -> ClickTabl
     return ClickTable(np.arange(frame.height), frame.drop("label"), frame["label"].to_numpy().astype(bool))
 
 
-def baseline(parted: Parted) -> Predict:
-    """Logistic regression on the same slots, everybody in one place, the panel too."""
+def baseline(spec: ClickSpec, groups: Sequence[Impressions]) -> Predict:
+    """Logistic regression on the same slots, all groups in one place."""
 
     def design(slots: np.ndarray) -> np.ndarray:
-        ones = np.zeros((len(slots), parted.spec.slots), dtype=np.float32)
+        ones = np.zeros((len(slots), spec.slots), dtype=np.float32)
         np.put_along_axis(ones, slots, 1.0, axis=1)
         return ones
 
-    groups = (parted.panel, *parted.clients)
     model = LogisticRegression(C=BASELINE_PENALTY, solver="liblinear", max_iter=300)
     model.fit(design(np.concatenate([one.slots for one in groups])), np.concatenate([one.clicked for one in groups]))
     return lambda slots: model.predict_proba(design(slots))[:, 1]
@@ -76,11 +78,12 @@ def baseline(parted: Parted) -> Predict:
 def predicted(name: str, train: ClickTable, held_out: ClickTable, *, seed: int) -> np.ndarray:
     """Train one row of the table, and predict what it has not seen, (E,)."""
     changes = SETTINGS[name]
-    config = ClicksConfig(**(changes or {}))
+    config = ClicksConfig(**changes)
     parted = part(train, config, numbers=NUMBERS, categories=CATEGORIES, clients=CLIENTS, seed=seed)
     slots = held_out.read(parted.spec).slots
-    if changes is None:
-        return baseline(parted)(slots)
+    if name in (POOLED, PUBLIC):
+        groups = (parted.panel, *parted.clients) if name == POOLED else (parted.panel,)
+        return baseline(parted.spec, groups)(slots)
     with tempfile.TemporaryDirectory() as folder:
         private = changes is not WITHOUT_NOISE
         return train_clicks(parted, config, private=private, folder=Path(folder) / "run", seed=seed).head.probabilities(
