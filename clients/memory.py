@@ -110,9 +110,8 @@ class LocalMemory:
     def personal(self, history: np.ndarray, times: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Yield each part that is a person's own: its name, its distinct items, their logits; zero for others."""
         spec = self.spec
-        probabilities = self.transitions.after(history[-spec.recent :], decay=spec.decay)
-        reached = np.flatnonzero(probabilities > 0)  # of a mask: ten times as fast
-        yield "transitions", reached, spec.weight * np.log1p(spec.sharpness * probabilities[reached])
+        reached, probabilities = self.transitions.following(history[-spec.recent :], decay=spec.decay)
+        yield "transitions", reached, spec.weight * np.log1p(spec.sharpness * probabilities)
         taken, since = _purchases(history, times)
         first = np.flatnonzero(np.diff(taken, prepend=-1))  # of each item: its purchases lie together
         often = np.add.reduceat(spec.repeat_decay**since, first) if len(first) else since

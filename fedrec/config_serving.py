@@ -18,6 +18,17 @@ class ServingConfig(Section):
     pool: Count = Field(100, description="best items that a diverse list is chosen from")
 
 
+class RecallConfig(Section):
+    """How many items are compared with a person's state, where a catalogue is too large to compare whole."""
+
+    exact_up_to: Count = Field(200_000, description="largest catalogue of which every item is compared")
+    compared: Count = Field(
+        200_000, description="items of the nearest lists that are compared by their codes, at least"
+    )
+    nearest: Count = Field(500, description="of those the best, compared exactly")
+    liked: Count = Field(1_000, description="items that are best liked by all, compared exactly")
+
+
 class HttpConfig(Section):
     """How much the service takes at once, and how often it looks around."""
 

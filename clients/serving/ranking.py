@@ -53,7 +53,9 @@ def allowed_items(catalogue: Catalogue, filters: Filters) -> np.ndarray:
         prices = _column(catalogue, PRICE).cast(pl.Float64).fill_null(np.nan).to_numpy()
         allowed &= (prices >= low) & (prices <= high)  # NaN does not pass
     if filters.in_stock is not None:
-        allowed &= np.fromiter((item in filters.in_stock for item in catalogue.item_ids), bool, len(catalogue))
+        is_there = np.zeros(len(catalogue), dtype=bool)
+        is_there[[catalogue.index[item] for item in filters.in_stock if item in catalogue.index]] = True
+        allowed &= is_there
     return allowed
 
 

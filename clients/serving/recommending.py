@@ -8,7 +8,7 @@ from clients.memory import LocalMemory
 from clients.serving.model import ServedModel
 from clients.serving.ranking import Filters, allowed_items, best_of, diversified
 from clients.serving.recall import ExactIndex, Index, candidates
-from clients.serving.scoring import ScoreTerms, past_of, terms_of
+from clients.serving.scoring import past_of, terms_of
 from fedrec.errors import ConfigError
 
 
@@ -69,7 +69,7 @@ def recommend(
         history: item indices, oldest first.
         memory: of the merchant at which the person is.
         times: timestamps, as many; each event is a visit of its own when None.
-        index: that finds the candidates; an exact one when None.
+        index: that finds the candidates, over the item table and what this memory shares; an exact one when None.
 
     Raises:
         ConfigError: a filter that the catalogue cannot answer.
@@ -80,7 +80,8 @@ def recommend(
     allowed[past.items if wishes.filters.hide_bought else model.masking.hidden(past.items)] = False
     terms = terms_of(model, [past], memory=memory)[0]
     most = max(wishes.k, wishes.pool) if wishes.diversity else wishes.k
-    items = candidates(index or exact_index(model, terms), terms, most=most, allowed=allowed)
+    index = index or ExactIndex(model.vectors, np.sum(list(terms.shared.values()), axis=0))
+    items = candidates(index, terms, most=most, allowed=allowed)
     parts = terms.over(model.vectors, items)
     scores = np.sum(list(parts.values()), axis=0)
     best = best_of(scores, most)
@@ -93,8 +94,3 @@ def recommend(
         )
         for place in chosen
     ]
-
-
-def exact_index(model: ServedModel, terms: ScoreTerms) -> ExactIndex:
-    """Compare with every item: what there is until a catalogue is too large for it."""
-    return ExactIndex(model.vectors, np.sum(list(terms.shared.values()), axis=0))

@@ -11,7 +11,6 @@ from clients.memory import LocalMemory
 from clients.serving.model import COUNTED, PAIRS, ServedModel
 from fedrec.data.histories import Histories
 from fedrec.errors import DataError
-from fedrec.model.pairs import PairPart
 from fedrec.model.windows import latest_events
 
 SEQUENCE, TEXT, BIAS, POPULAR = "sequence", "text", "bias", "popular"
@@ -138,14 +137,17 @@ def terms_of(model: ServedModel, pasts: Sequence[Past], *, memory: LocalMemory |
     sequence, text = _states(model, windows)
     terms = []
     for row, (past, window) in enumerate(zip(pasts, windows, strict=True)):
-        shared = {BIAS: model.bias}
-        reached = {name: _after(part, window) for name, part in model.parts.items()}
+        reached = {name: part.following(window) for name, part in model.parts.items()}
         if memory is not None:
-            shared[POPULAR] = memory.popular
             for name, items, logits in memory.personal(past.items, past.times):
                 reached[name] = items, logits.astype(np.float32)
-        terms.append(ScoreTerms({SEQUENCE: sequence[row], TEXT: text[row]}, shared, reached))
+        terms.append(ScoreTerms({SEQUENCE: sequence[row], TEXT: text[row]}, shared_parts(model, memory), reached))
     return terms
+
+
+def shared_parts(model: ServedModel, memory: LocalMemory | None) -> dict[str, np.ndarray]:
+    """The parts that are the same for everybody, by name, (I,) float32 each."""
+    return {BIAS: model.bias} | ({} if memory is None else {POPULAR: memory.popular})
 
 
 @torch.inference_mode()
@@ -160,9 +162,3 @@ def _states(model: ServedModel, windows: Sequence[np.ndarray]) -> tuple[np.ndarr
         asked = ranker.states(items, last)  # (B, 1, K) each
         sequence[there], text[there] = (state[:, 0].numpy() for state in asked)
     return sequence, text
-
-
-def _after(part: PairPart, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The items that a part of pairs speaks of after a window, and their logits."""
-    row = part.after(np.append(window, 0)[None], np.array([[len(window) - 1]]))  # padded: nobody's window is empty
-    return row.indices, row.data.astype(np.float32)

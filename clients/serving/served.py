@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from clients.memory import LocalMemory
+from clients.serving.approximate import ApproximateIndex, approximate_index
 from clients.serving.encoding import dense_index
 from clients.serving.fulltext import FullTextIndex
 from clients.serving.memory_of_store import memory_of
 from clients.serving.model import ServedModel, load_model
-from clients.serving.scoring import score_parts
+from clients.serving.scoring import score_parts, shared_parts
 from clients.serving.search import Searcher
 from clients.serving.store import EventStore
 from fedrec.config import Config
@@ -29,12 +30,21 @@ class Served:
         model: of the run; public.
         searcher: over the model's items.
         memory: of this merchant's people; private. None while there is none.
+        index: of a catalogue too large to compare whole, over what this memory shares; None where all is compared.
     """
 
     config: Config
     model: ServedModel
     searcher: Searcher
     memory: LocalMemory | None
+    index: ApproximateIndex | None = None
+
+    def with_memory(self, memory: LocalMemory | None) -> "Served":
+        """The same with another memory, of which nothing else is left behind."""
+        if self.index is None:
+            return replace(self, memory=memory)
+        shared = np.sum(list(shared_parts(self.model, memory).values()), axis=0)
+        return replace(self, memory=memory, index=self.index.sharing(shared))
 
 
 class Current:
@@ -74,11 +84,11 @@ class Current:
             try:
                 self.served = self._remembering(self.served)
             except BaseException:
-                self.served = replace(self.served, memory=None)
+                self.served = self.served.with_memory(None)
                 raise
 
     def _remembering(self, served: Served) -> Served:
-        return replace(served, memory=memory_of(self._store, served.model, served.config))
+        return served.with_memory(memory_of(self._store, served.model, served.config))
 
 
 def load_served(
@@ -88,7 +98,7 @@ def load_served(
 
     Args:
         encoder: that reads queries; the run's own when None.
-        cache: folder for vectors that have to be made.
+        cache: folder for vectors and lists that have to be made.
         catalogue: file of the run's items, where it has moved.
         adapter: folder of what search learned, if it did.
 
@@ -100,4 +110,5 @@ def load_served(
     scores = np.sum(list(score_parts(model, np.zeros(1, np.int64)).values()), axis=0)
     if not np.isfinite(scores).all():
         raise RunError(f"{run}: gives scores that are not finite; publish it again")
-    return Served(config, model, Searcher(FullTextIndex.build(model.catalogue), dense), memory=None)
+    index = approximate_index(model.vectors, model.bias, cache=cache)
+    return Served(config, model, Searcher(FullTextIndex.build(model.catalogue), dense), memory=None, index=index)

@@ -156,8 +156,17 @@ class PairPart:
 
     def scores(self, history: np.ndarray) -> np.ndarray:
         """Return the part after a history of item indices, oldest first: (I,) float32, >= 0."""
-        items = np.append(history[-self.recent :], 0)[None]  # padded, so that nobody's history is empty
-        return self.after(items, np.array([[items.shape[1] - 2]])).toarray()[0].astype(np.float32)
+        scores = np.zeros(self.items, np.float32)
+        items, logits = self.following(history)
+        scores[items] = logits
+        return scores
+
+    def following(self, history: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same, of the C items alone that it speaks of: ascending, and (C,) float32; without a step over all I."""
+        if not self.weight:
+            return np.zeros(0, np.int32), np.zeros(0, np.float32)
+        items, shares = self.transitions.following(history[-self.recent :], decay=self.decay)
+        return items, (self.weight * np.log1p(self.sharpness * shares)).astype(np.float32)
 
     def after(self, items: np.ndarray, positions: np.ndarray) -> csr_array:
         """Return the part after chosen events of many histories; the arguments are those of the ranker.

@@ -33,12 +33,21 @@ class Transitions:
 
     def after(self, recent: np.ndarray, *, decay: float) -> np.ndarray:
         """Mix the rows of a person's recent items, each weighted ``decay ** age``: (I,) float64, sums to at most 1."""
-        weights = decay ** np.arange(len(recent) - 1, -1, -1, dtype=np.float64)
         mixed = np.zeros(self.items)
-        for item, weight in zip(recent, weights / max(weights.sum(), 1e-12), strict=True):
-            row = slice(self.offsets[item], self.offsets[item + 1])
-            mixed[self.columns[row]] += weight * self.values[row]
+        items, shares = self.following(recent, decay=decay)
+        mixed[items] = shares
         return mixed
+
+    def following(self, recent: np.ndarray, *, decay: float) -> tuple[np.ndarray, np.ndarray]:
+        """The same, of the C items alone that ever followed one of the recent: ascending, and (C,) float64."""
+        weights = decay ** np.arange(len(recent) - 1, -1, -1, dtype=np.float64)
+        weights /= max(weights.sum(), 1e-12)
+        rows = [slice(self.offsets[item], self.offsets[item + 1]) for item in recent]
+        shares = [weight * self.values[row] for weight, row in zip(weights, rows, strict=True)]
+        items, place = np.unique(
+            np.concatenate([self.columns[:0], *(self.columns[row] for row in rows)]), return_inverse=True
+        )
+        return items, np.bincount(place, weights=np.concatenate([weights[:0], *shares]), minlength=len(items))
 
 
 def count_transitions(

@@ -88,7 +88,7 @@ def recommend_answer(served: Served, store: EventStore, body: RecommendBody, *, 
     past = past_asked(served, store, body, latest=latest)
     is_personal = len(past.items) > 0
     wishes = Wishes(body.k, _filters(body.filters), body.diversity, _POOL, personalized=is_personal)
-    found = recommend(served.model, past.items, wishes, memory=served.memory, times=past.times)
+    found = recommend(served.model, past.items, wishes, memory=served.memory, times=past.times, index=served.index)
     reasons = _reasons(served, past, found) if body.reasons else [None] * len(found)
     items = [
         _item(served.model.catalogue, body, one.item, (one.score, one.parts), reason=reason)
