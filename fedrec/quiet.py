@@ -22,5 +22,5 @@ def silence() -> None:
     telemetry = sys.modules.get("flwr.supercore.telemetry")
     if telemetry is not None:
         vars(telemetry)["FLWR_TELEMETRY_ENABLED"] = SETTINGS["FLWR_TELEMETRY_ENABLED"]
-    for name in ("flwr", "ray"):
+    for name in ("flwr", "ray", "httpx"):  # httpx would name every request
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -9,6 +9,7 @@ import numpy as np
 
 from clients.memory import LocalMemory
 from clients.serving.approximate import ApproximateIndex, approximate_index
+from clients.serving.elastic import words_backend
 from clients.serving.encoding import dense_index
 from clients.serving.fulltext import FullTextIndex
 from clients.serving.memory_of_store import memory_of
@@ -92,7 +93,13 @@ class Current:
 
 
 def load_served(
-    run: Path, *, encoder: str | None, cache: Path, catalogue: Path | None = None, adapter: Path | None = None
+    run: Path,
+    *,
+    encoder: str | None,
+    cache: Path,
+    catalogue: Path | None = None,
+    adapter: Path | None = None,
+    engine: str | None = None,
 ) -> Served:
     """Load a run, without a memory, and try it.
 
@@ -101,6 +108,7 @@ def load_served(
         cache: folder for vectors and lists that have to be made.
         catalogue: file of the run's items, where it has moved.
         adapter: folder of what search learned, if it did.
+        engine: address of a search engine of the shop's own; SQLite's when None.
 
     Raises:
         FedrecError: something is missing, damaged or of another run, or the scores are no numbers.
@@ -111,4 +119,5 @@ def load_served(
     if not np.isfinite(scores).all():
         raise RunError(f"{run}: gives scores that are not finite; publish it again")
     index = approximate_index(model.vectors, model.bias, cache=cache)
-    return Served(config, model, Searcher(FullTextIndex.build(model.catalogue), dense), memory=None, index=index)
+    words = words_backend(model.catalogue, FullTextIndex.build(model.catalogue), engine=engine)
+    return Served(config, model, Searcher(words, dense), memory=None, index=index)

@@ -29,6 +29,10 @@ Items = Annotated[
 Adapter = Annotated[
     Path | None, typer.Option("--adapter", help="folder of fedrec tune-search: what search learned [nothing]")
 ]
+SearchEngine = Annotated[
+    str | None,
+    typer.Option(help="address of your own Elasticsearch or OpenSearch [SQLite's, in this process]", metavar="URL"),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")]
 
 

@@ -14,6 +14,7 @@ from fedrec.cli.asking import (
     Items,
     MaxPrice,
     MinPrice,
+    SearchEngine,
     opened,
     ranked_rows,
     ranked_table,
@@ -39,6 +40,8 @@ EXAMPLES = """Examples:
       misspelt words are answered too
   fedrec search runs/mine "gift for a child" --encoder all-MiniLM-L6-v2
       by meaning, for the bundled products, whose vectors ship without their language model
+  fedrec search runs/mine "red mug" --search-engine https://search.example.org:9200
+      words by an Elasticsearch or OpenSearch of your own, which gets the catalogue; see docs/search.md
 """
 
 
@@ -55,6 +58,7 @@ def search_command(
         str | None, typer.Option(help="hashing, a Hugging Face folder or name [the run's own]; reads the query")
     ] = None,
     adapter: Adapter = None,
+    search_engine: SearchEngine = None,
     catalogue: Items = None,
     as_json: AsJson = False,
 ) -> None:
@@ -63,6 +67,7 @@ def search_command(
     from fedrec.quiet import silence
 
     silence()
+    from clients.serving.elastic import words_backend
     from clients.serving.encoding import dense_index
     from clients.serving.fulltext import cached_index
     from clients.serving.ranking import Filters, allowed_items
@@ -77,7 +82,7 @@ def search_command(
         typer.echo(
             "by words only: the bundled vectors ship without their encoder; name one with --encoder PATH", err=True
         )
-    searcher = Searcher(cached_index(items, _cache()), dense)
+    searcher = Searcher(words_backend(items, cached_index(items, _cache()), engine=search_engine), dense)
     rows = ranked_rows(items, searcher.search(query, k=k, allowed=allowed, user_scores=own_scores))
     if as_json:
         about = {"query": query, "by_meaning": dense is not None, "personalized": own_scores is not None}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrec.cli.asking import Adapter
+from fedrec.cli.asking import Adapter, SearchEngine
 from fedrec.cli.errors import one_line_errors
 from fedrec.config_serving import HttpConfig
 from fedrec.errors import ConfigError
@@ -71,6 +71,7 @@ def serve_command(
     ] = None,
     adapter: Adapter = None,
     catalogue: Annotated[Path | None, typer.Option(help="file of the run's items, where it has moved")] = None,
+    search_engine: SearchEngine = None,
     workers: Annotated[int, typer.Option(min=1, help="requests computed at the same time")] = DEFAULTS.workers,
     requests_per_s: Annotated[float, typer.Option(help="of one token")] = DEFAULTS.requests_per_s,
     queries_per_day: Annotated[int, typer.Option(min=1, help="of one token")] = DEFAULTS.queries_per_day,
@@ -96,7 +97,9 @@ def serve_command(
 
     def load(folder: Path) -> "Served":
         cache = Path.home() / ".cache" / "fedrec"
-        return load_served(folder, encoder=encoder, cache=cache, catalogue=catalogue, adapter=adapter)
+        return load_served(
+            folder, encoder=encoder, cache=cache, catalogue=catalogue, adapter=adapter, engine=search_engine
+        )
 
     def ready(open_port: int) -> None:
         address = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{open_port}"

@@ -20,7 +20,7 @@ def test_silence_turns_off_every_channel(monkeypatch: pytest.MonkeyPatch) -> Non
     assert os.environ["FLWR_DISABLE_UPDATE_CHECK"] == "1"
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
-    assert logging.getLogger("ray").level == logging.getLogger("flwr").level == logging.WARNING
+    assert {logging.getLogger(name).level for name in ("ray", "flwr", "httpx")} == {logging.WARNING}
 
 
 def test_silence_does_not_need_flower(monkeypatch: pytest.MonkeyPatch) -> None:
