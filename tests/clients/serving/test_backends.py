@@ -50,6 +50,14 @@ def test_what_was_meant_comes_first(backend, typed, first):
     assert ids([item for item, _ in backend.search(typed, most=10)])[0] == first
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("headpones", {"h1"}), ("headph", {"h1", "h2"}), ("strasenkarte", {"g1"}), ("2130", set())]
+)
+def test_a_slip_in_the_only_word_and_its_beginning_are_forgiven_and_another_number_is_not(backend, typed, meant):
+    assert meant <= set(ids([item for item, _ in backend.search(typed, most=10)]))
+    assert meant or not backend.search(typed, most=10)
+
+
 def test_items_with_all_words_stand_above_those_with_some_and_scores_fall(backend):
     hits = backend.search("red mug", most=10)
     assert {"m1", "m2", "l1", "l2"} <= set(ids([item for item, _ in hits]))

@@ -90,6 +90,17 @@ def test_a_large_catalogue_goes_in_parts_and_what_is_allowed_is_found_behind_ten
     assert len(sizes) < 12
 
 
+def test_an_item_with_some_of_the_words_never_stands_above_one_with_all(engine, index_of):
+    index, readings = index_of(engine), [[(3, 2.0)], [(5, 8.0), (3, 2.0), (1, 4.0)]]
+
+    def answer(path):
+        hits = [{"_id": str(item), "_score": score} for item, score in readings.pop(0)]
+        return JSONResponse({"hits": {"hits": hits}})
+
+    engine.instead = answer
+    assert index.search("red mug", most=10) == [(3, 2.0), (5, 2.0), (1, 1.0)]
+
+
 def too_long(path):
     return Response(b"[" * 16_000_001)
 
