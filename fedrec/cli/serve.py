@@ -111,6 +111,8 @@ def serve_command(
 
     with EventStore.open(store) if store.exists() else EventStore.create(store) as opened:
         serve(run, opened, load, host=host, port=port, tokens=tokens, config=config, tls=tls, ready=ready)
+    logging.shutdown()
+    os._exit(0)  # to take torch apart in good order takes seconds, of a machine that may be busy
 
 
 def _tls(certificate: Path | None, key: Path | None) -> "ssl.SSLContext | None":

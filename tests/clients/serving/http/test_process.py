@@ -84,7 +84,7 @@ def test_no_acknowledged_event_is_lost_when_the_service_is_killed(counted_run, s
             sender.start()
         serving.until(lambda: len(acknowledged) > 20)
         serving.running.kill()
-        serving.running.wait()
+        serving.running.wait(30)
         for sender in senders:
             sender.join(30)
     with EventStore.open(store) as opened:
@@ -204,4 +204,4 @@ def test_a_run_is_named_by_its_folder_or_by_a_file_beside_it(tmp_path):
 def test_sigint_ends_it_as_sigterm_does(counted_run, store):
     with process(counted_run.out, store) as serving:
         serving.running.send_signal(signal.SIGINT)
-        assert serving.running.wait(30) == 0
+        assert serving.ended() == 0

@@ -31,6 +31,7 @@ from tests.tiny_run import ROOT, Bench
 
 HOME = "http://127.0.0.1"
 ALL = "all-scopes"  # the token of somebody who may ask everything
+START_S, ANSWER_S, END_S = 120, 60, 60  # of a process, on a machine that is busy with others
 SERVE = "import sys; from fedrec.cli import main; main()"
 
 
@@ -120,18 +121,29 @@ class Process:
 
     def ask(self, method: str, path: str, body: object = None, **options: object) -> httpx.Response:
         sent = {} if body is None else {"json": body}
-        return httpx.request(method, self.address + path, **sent, timeout=30, trust_env=False, **options)
+        try:
+            return httpx.request(method, self.address + path, **sent, timeout=ANSWER_S, trust_env=False, **options)
+        except httpx.TimeoutException:
+            raise AssertionError(f"{method} {path}: no answer within {ANSWER_S} s\n{self.said()}") from None
 
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8")
 
-    def until(self, condition, *, seconds: float = 30) -> None:
+    def until(self, condition, *, seconds: float = 60) -> None:
         """Wait until something holds."""
         end = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < end, self.said()
-            assert self.running.poll() is None, self.said()
+            what = f"line {condition.__code__.co_firstlineno} of {condition.__code__.co_filename}"
+            assert time.monotonic() < end, f"{what}: not within {seconds} s\n{self.said()}"
+            assert self.running.poll() is None, f"{what}: the process has ended\n{self.said()}"
             time.sleep(0.05)
+
+    def ended(self) -> int:
+        """Its exit code, once it was told to end."""
+        try:
+            return self.running.wait(END_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"told to end, and still there after {END_S} s\n{self.said()}") from None
 
 
 @contextmanager
@@ -152,13 +164,14 @@ def started(*arguments: object, home: Path) -> Iterator[Process]:
             list(map(str, command)), stdout=subprocess.PIPE, stderr=errors, text=True, cwd=home, env=environment
         )
         try:
-            is_there, _, _ = select.select([running.stdout], [], [], 120)
+            is_there, _, _ = select.select([running.stdout], [], [], START_S)
             line = running.stdout.readline() if is_there else ""
-            assert line, log.read_text()
-            yield Process(running, json.loads(line), log)
+            assert line, f"ended, or not ready within {START_S} s\n{log.read_text()}"
+            serving = Process(running, json.loads(line), log)
+            yield serving
             if running.poll() is None:
                 running.send_signal(signal.SIGTERM)
-                assert running.wait(30) == 0, log.read_text()
+                assert serving.ended() == 0, log.read_text()
         finally:
             running.kill()
             running.wait()
