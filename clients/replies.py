@@ -4,17 +4,16 @@ Computing a round twice would release twice what was charged once. The reply is 
 keeping it costs nothing.
 """
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Self
 
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fedrec.locks import alone
 from fedrec.schema import Arrays
 from fedrec.wire import Instruction
 
@@ -32,12 +31,9 @@ class ReplyCache:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Let one process or thread of this client in at a time: two that find a round unanswered would both answer."""
-        with self._path.with_suffix(".lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the operating system's, so it goes with the process
-            yield
+        return alone(self._path.with_suffix(".lock"))
 
     def beside(self, kind: str) -> Self:
         """Return the cache of another kind of reply of the same client, which this one never displaces."""

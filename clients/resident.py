@@ -1,6 +1,5 @@
 """The client as a service: one for each folder, answering until it is told to stop, and gone within seconds then."""
 
-import fcntl
 import logging
 import os
 import threading
@@ -16,6 +15,7 @@ from clients.transport import Link
 from fedrec.errors import ConfigError, RunError
 from fedrec.invitation import Invitation
 from fedrec.keyfiles import NODE_KEY, TLS_CRT, TLS_KEY, read_file, read_key
+from fedrec.locks import take
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,12 @@ def alone(folder: Path) -> Iterator[None]:
         RunError: another process uses it, or it cannot be written.
     """
     try:
-        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = take(folder / ".lock", waits=False)
+    except BlockingIOError:
+        raise RunError(f"{folder}: another client is running on it; stop that one first") from None
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the operating system's, so it goes with the process
-        except BlockingIOError:
-            raise RunError(f"{folder}: another client is running on it; stop that one first") from None
         yield
     finally:
         os.close(lock)

@@ -13,7 +13,6 @@ workspace/            what a simulated client needs to train
 report.html, report.json, summary.json
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +25,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from fedrec.errors import RunError
+from fedrec.locks import take
 
 LOCK = ".lock"
 EVENTS = "events.jsonl"
@@ -244,15 +244,11 @@ def _canonical(tensors: bytes) -> bytes:
 def _lock(path: Path) -> int:
     """Take the folder for this process; the descriptor holds the lock."""
     try:
-        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return take(path / LOCK, waits=False)
+    except BlockingIOError:
+        raise RunError(f"{path}: in use by another process; wait for it or choose another --out") from None
     except OSError as error:
         raise RunError(f"{path}: cannot be a run folder: {error.strerror}; choose another --out") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise RunError(f"{path}: in use by another process; wait for it or choose another --out") from None
-    return descriptor
 
 
 def _line(event: Mapping[str, Any]) -> str:

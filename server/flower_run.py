@@ -4,9 +4,7 @@ Flower keeps a run's task until an executor takes it. We start a run, take its t
 this machine's operator can read, and hold the run's ``Grid`` for as long as we say every few seconds that we live.
 """
 
-import fcntl
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +28,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedrec.errors import RunError
+from fedrec.locks import alone
 from server.control import open_control
 from server.loopback import Loopback
 from server.runtime_grid import MAX_REPLY_BYTES, RunLostError, RuntimeGrid
@@ -75,24 +74,21 @@ def open_grid(settings: ServerSettings, *, max_reply_bytes: int = MAX_REPLY_BYTE
 def _started(loopback: Loopback) -> str:
     """Start a run and take its task; return the token. One process at a time, so that none takes another's."""
     secret = SuperExecAuthHttpInterceptor(master_secret=loopback.read_secret(), protected_methods={_ACQUIRE})
-    lock = os.open(loopback.state / "run.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with open_control(loopback) as control:
-            run_id = control.start_run()
-        with _runtime(loopback, secret) as client:
-            for _ in range(_MOST_STRAYS):
-                offered = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
-                if not offered.token:
-                    break
-                if offered.task.run_id == run_id:
-                    return offered.token
+        with alone(loopback.state / "run.lock"):
+            with open_control(loopback) as control:
+                run_id = control.start_run()
+            with _runtime(loopback, secret) as client:
+                for _ in range(_MOST_STRAYS):
+                    offered = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
+                    if not offered.token:
+                        break
+                    if offered.task.run_id == run_id:
+                        return offered.token
     except (httpx.HTTPError, ValueError) as error:
         raise RunLostError(f"SuperLink does not hand out the run ({type(error).__name__}); start again") from None
     except RunError as error:
         raise RunLostError(str(error)) from None
-    finally:
-        os.close(lock)
     raise RunLostError("another process took the run's task; start again")
 
 

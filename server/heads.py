@@ -5,7 +5,6 @@ checkpoints remember; between runs this file does. It is worth a backup: without
 since the last run goes unnoticed.
 """
 
-import fcntl
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedrec.errors import RunError
+from fedrec.locks import alone
 from fedrec.runfolder import write_json
 
 FORMAT = 1
@@ -59,8 +59,7 @@ def add_heads(path: Path, newest: Mapping[int, str]) -> None:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     try:
-        with path.with_suffix(".lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the operating system's, so it goes with the process
+        with alone(path.with_suffix(".lock")):
             yield
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror}") from None

@@ -4,7 +4,6 @@ SuperLink's list of nodes follows from this one and never the other way round: i
 can be changed by whoever reaches its port.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from pydantic import Field, TypeAdapter
 
 from fedrec.errors import ConfigError, RunError
+from fedrec.locks import take
 from fedrec.privacy.durable import replace_file
 from server.control import Control
 
@@ -171,11 +171,10 @@ def change_registry(state: Path, change: Callable[[Registry], Registry]) -> Regi
     """
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(state / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = take(state / _LOCK, waits=True)
     except OSError as error:
         raise RunError(f"{state}: cannot be used as the state folder: {error.strerror}") from None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the operating system's, so it goes with the process
         before = load_registry(state)
         after = change(before)
         if after != before:

@@ -1,6 +1,5 @@
 """The whole server: SuperLink on loopback, the list of clients kept in step with it, the gateway in front."""
 
-import fcntl
 import logging
 import os
 import threading
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from fedrec.errors import FedrecError, RunError
+from fedrec.locks import take
 from server.control import open_control
 from server.gateway import GatewayPorts, serve_gateway
 from server.registry import load_registry, sync
@@ -63,12 +63,11 @@ def _settle(settings: ServerSettings) -> None:
 def _state_of_our_own(settings: ServerSettings) -> Iterator[None]:
     """Hold the state folder; two servers would write one database."""
     settings.loopback.prepare(now=datetime.now(UTC))
-    lock = os.open(settings.state / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the operating system's, so it goes with the process
-        except BlockingIOError:
-            raise RunError(f"{settings.state}: another fedrec server uses this state folder; stop it first") from None
+        lock = take(settings.state / "server.lock", waits=False)
+    except BlockingIOError:
+        raise RunError(f"{settings.state}: another fedrec server uses this state folder; stop it first") from None
+    try:
         yield
     finally:
         os.close(lock)
