@@ -12,6 +12,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedrec.errors import ConfigError
+from fedrec.privacy.durable import read_hex
 
 _KEY_BYTES = 32
 
@@ -91,11 +92,8 @@ def _framed(message: bytes, purpose: Purpose) -> bytes:
 def _read(path: Path) -> bytes:
     """The 32 bytes of a key file."""
     try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        return read_hex(path, length=_KEY_BYTES)
     except OSError as error:
         raise ConfigError(f"{path}: the key cannot be read: {error.strerror}") from None
-    except ValueError:
-        key = b""
-    if len(key) != _KEY_BYTES:
-        raise ConfigError(f"{path}: not a key: expected 64 hex digits")
-    return key
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a key: {error}") from None

@@ -21,7 +21,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from fedrec.errors import ConfigError
+from fedrec.listening import listening
 from server.gateway_limits import Slots, client_of
 from server.gateway_metrics import GatewayMetrics, private_app
 from server.gateway_proxy import FleetProxy
@@ -55,7 +55,7 @@ def serve_gateway(settings: GatewaySettings, *, ready: Callable[[GatewayPorts], 
 
 async def _serve(settings: GatewaySettings, ready: Callable[[GatewayPorts], None]) -> None:
     public_tls, metrics = server_tls(settings), GatewayMetrics()
-    with _listener(settings.host, settings.port) as public, _listener(PRIVATE_HOST, settings.private_port) as private:
+    with listening(settings.host, settings.port) as public, listening(PRIVATE_HOST, settings.private_port) as private:
         async with _upstream(settings, settings.max_requests) as upstream, _upstream(settings, 2) as health:
             config = _config(
                 FleetProxy(settings, upstream=upstream, metrics=metrics),
@@ -108,17 +108,6 @@ def _upstream(settings: GatewaySettings, connections: int) -> httpx.AsyncClient:
         trust_env=False,
         follow_redirects=False,
     )
-
-
-@contextmanager
-def _listener(host: str, port: int) -> Iterator[socket.socket]:
-    """An open port."""
-    try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise ConfigError(f"{host}:{port}: cannot listen there: {error.strerror}") from None
-    with listener:
-        yield listener
 
 
 def _stop_on_signals(servers: list["_Server"]) -> None:

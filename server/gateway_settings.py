@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fedrec.errors import ConfigError
-from fedrec.tls import server_context
+from fedrec.listening import server_context
 
 PRIVATE_HOST = "127.0.0.1"
 # What a SuperNode with a registered key calls. Flower has two more, register-node and unregister-node, by which a node

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from clients.serving.store_file import StoreFile
 from fedrec.errors import RunError
-from fedrec.privacy.durable import create_file
+from fedrec.privacy.durable import create_file, read_hex
 
 _KEY_BYTES = 32
 _PATIENCE_S = 5.0  # with another connection's checkpoint: it takes milliseconds, but SQLite refuses ours meanwhile
@@ -72,14 +72,11 @@ def read_key(path: Path) -> Marks:
     """
     mend = "restore it: without it the store cannot know whom it has forgotten"
     try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        return Marks(read_hex(path, length=_KEY_BYTES))
     except OSError as error:
         raise RunError(f"{path}: the store's key cannot be read: {error.strerror}; {mend}") from None
-    except ValueError:
-        key = b""
-    if len(key) != _KEY_BYTES:
-        raise RunError(f"{path}: not a store's key: expected 64 hex digits; {mend}")
-    return Marks(key)
+    except ValueError as error:
+        raise RunError(f"{path}: not a store's key: {error}; {mend}") from None
 
 
 def forget(connection: sqlite3.Connection, user_id: str, mark: bytes, *, now: int) -> Forgotten:

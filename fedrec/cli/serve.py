@@ -116,7 +116,7 @@ def serve_command(
 
 
 def _tls(certificate: Path | None, key: Path | None) -> "ssl.SSLContext | None":
-    from fedrec.tls import server_context
+    from fedrec.listening import server_context
 
     if certificate is None and key is None:
         return None

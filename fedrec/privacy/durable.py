@@ -1,4 +1,4 @@
-"""Small files that appear whole or not at all."""
+"""Small files that appear whole or not at all, and keys that are kept in such."""
 
 import os
 from contextlib import suppress
@@ -41,6 +41,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_hex(path: Path, *, length: int) -> bytes:
+    """The bytes that a file spells as hex digits; raises ``OSError``, or ``ValueError`` without any of its content."""
+    try:
+        content = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except ValueError:
+        content = b""
+    if len(content) != length:
+        raise ValueError(f"expected {2 * length} hex digits")
+    return content
 
 
 def _write(descriptor: int, text: str, *, durable: bool) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from fedrec.errors import PrivacyError
-from fedrec.privacy.durable import create_file
+from fedrec.privacy.durable import create_file, read_hex
 
 _KEY_BYTES = 32
 
@@ -85,11 +85,8 @@ def read_key(path: Path) -> bytes:
         PrivacyError: unreadable, or not such a key.
     """
     try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        return read_hex(path, length=_KEY_BYTES)
     except OSError as error:
         raise PrivacyError(f"{path}: the ledger's key cannot be read: {error.strerror}") from None
-    except ValueError:
-        key = b""
-    if len(key) != _KEY_BYTES:
-        raise PrivacyError(f"{path}: not a ledger's key: expected 64 hex digits; restore it, no other key fits")
-    return key
+    except ValueError as error:
+        raise PrivacyError(f"{path}: not a ledger's key: {error}; restore it, no other key fits") from None

@@ -20,6 +20,7 @@ from clients.serving.served import Current, Served
 from clients.serving.store import EventStore
 from fedrec.config_serving import HttpConfig
 from fedrec.errors import ConfigError, FedrecError, RunError
+from fedrec.listening import listening
 
 _CLOSE_S = 5
 _LONGEST_NAME = 4_096  # of a run folder, in the file that names it
@@ -87,7 +88,7 @@ def serve(
         FedrecError: the first run cannot be served.
     """
     known = tokens_for(host, tokens)
-    with _listener(host, port) as listener:
+    with listening(host, port) as listener:
         named = run_named(run)
         desk = open_desk(Current(load, store, run=named), store, config=config)
         door = build_app(desk, config=config, tokens=known)
@@ -207,16 +208,6 @@ def _uvicorn(door: Door, tls: ssl.SSLContext | None) -> uvicorn.Config:
         timeout_graceful_shutdown=_CLOSE_S,
         ssl_context_factory=None if tls is None else lambda config, default: tls,
     )
-
-
-@contextmanager
-def _listener(host: str, port: int) -> Iterator[socket.socket]:
-    try:
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise ConfigError(f"{host}:{port}: cannot listen there: {error.strerror}; choose another --port") from None
-    with listener:
-        yield listener
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,16 +1,13 @@
 """Processes that die while they write, and disks that are full."""
 
-import os
-import random
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from clients.serving.store import EventStore
 from tests.clients.serving.shops import bytes_of, new_store, process, view
+from tests.killing import killed_at_random
 
 KILLS = 20
 
@@ -88,30 +85,6 @@ def test_no_acknowledged_event_is_lost_when_a_process_is_killed(tmp_path: Path) 
                 assert store.history(f"u{run}")[0] == [item for item in kept if item.startswith(f"{run}/")]
                 assert store.damage() is None
     assert len(acknowledged) > KILLS
-
-
-def killed_at_random(mortal: subprocess.Popen, run: int) -> set[str]:
-    """Let one child append for a random while, kill it, and return what it had acknowledged."""
-    mortal.stdin.write(f"{run}\n")
-    mortal.stdin.flush()
-    seen: set[str] = set()
-    child, wanted = 0, random.randrange(8)
-    while not child or len(seen) < wanted:
-        line = mortal.stdout.readline().split()
-        assert line, "it ended without a word"
-        assert line[0] != "dead", "it died of itself"
-        if line[0] == "pid":
-            child = int(line[1])
-        else:
-            seen.add(line[0])
-    moment = time.perf_counter() + random.random() * 0.008  # about two appends
-    while time.perf_counter() < moment:
-        pass
-    os.kill(child, signal.SIGKILL)
-    while (line := mortal.stdout.readline().strip()) != "dead":
-        assert line, "it ended without a word"
-        seen.add(line)
-    return seen
 
 
 @pytest.mark.parametrize("after", [1, 2_000, 19_999])

@@ -1,12 +1,8 @@
 """Processes that die, that compete, and that run out of disk."""
 
 import json
-import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -16,6 +12,7 @@ from fedrec.privacy.ledger import Charge, Ledger
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.policy import Policy
 from tests.fedrec.privacy.ledgers import generous, new_ledger, reopened
+from tests.killing import killed_at_random
 
 OPEN = """
 import json, os, resource, sys
@@ -116,30 +113,6 @@ def test_no_acknowledged_charge_is_lost_when_a_process_is_killed(tmp_path, long_
     again = reopened(ledger, policy)
     assert again.charge(min(acknowledged), long_plan.training(1), plan=long_plan) is Charge.ALREADY_CHARGED
     assert sum(spending.steps for spending in again.spendings()) >= len(acknowledged)
-
-
-def killed_at_random(mortal: subprocess.Popen, run: int) -> set[str]:
-    """Let one child charge for a random while, kill it, and return what it had acknowledged."""
-    mortal.stdin.write(f"{run}\n")
-    mortal.stdin.flush()
-    seen: set[str] = set()
-    child, wanted = 0, random.randrange(8)
-    while not child or len(seen) < wanted:
-        line = mortal.stdout.readline().split()
-        assert line, "it ended without a word"
-        assert line[0] != "dead", "it died of itself"
-        if line[0] == "pid":
-            child = int(line[1])
-        else:
-            seen.add(line[0])
-    moment = time.perf_counter() + random.random() * 0.008  # about two charges
-    while time.perf_counter() < moment:
-        pass
-    os.kill(child, signal.SIGKILL)
-    while (line := mortal.stdout.readline().strip()) != "dead":
-        assert line, "it ended without a word"
-        seen.add(line)
-    return seen
 
 
 def test_four_processes_on_one_ledger_grant_exactly_the_capacity(tmp_path, make_plan):

@@ -1,10 +1,28 @@
-"""TLS as every port of ours speaks it."""
+"""A port of ours: opened in one way, and TLS as it is spoken there."""
 
+import socket
 import ssl
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedrec.errors import ConfigError
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Hold a port open inside the block; 0 takes a free one.
+
+    Raises:
+        ConfigError: it is taken, or no address of this machine.
+    """
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise ConfigError(f"{host}:{port}: cannot listen there: {error.strerror}") from None
+    with listener:
+        yield listener
 
 
 def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
