@@ -82,6 +82,11 @@ def measure(find: Finder, judged: Mapping[str, Judgments], *, asked: Callable[[s
     return np.mean(rows, axis=0).tolist()
 
 
+def empty_lists(find: Finder, queries: Sequence[str], *, asked: Callable[[str], str]) -> int:
+    """For how many queries nothing at all is found."""
+    return sum(not find(asked(query), 1, None) for query in queries)
+
+
 def misspelt(query: str) -> str:
     """Two neighbouring letters of the longest word swapped, the first that differ after its first letter."""
     longest = max(query.split(), key=len)
@@ -142,7 +147,7 @@ def finders(catalogue: Catalogue, *, cache: Path) -> dict[str, Finder]:
 
 
 def main() -> None:
-    """Print two tables: the halves of the queries, and all of them misspelt."""
+    """Print three tables: the halves of the queries, all of them misspelt, and how many find nothing."""
     cache = Path(sys.argv[1]) if len(sys.argv) > 1 else Path.home() / ".cache" / "fedrec"
     catalogue, judged = read_chorus(DATA / FOLDER)
     queries = list(judged)
@@ -158,6 +163,10 @@ def main() -> None:
     for name, find in rows.items():
         values = measure(find, judged, asked=misspelt, items=len(catalogue))
         print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+    every = sorted(set(pl.read_csv(DATA / FOLDER / "judgments.csv")["query"]))  # also those without a good product
+    print(f"\n| nothing found, of {len(every)} | as typed | one slip |\n| --- | --- | --- |")
+    for name, find in rows.items():
+        print(f"| {name} | {empty_lists(find, every, asked=str)} | {empty_lists(find, every, asked=misspelt)} |")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class SearchConfig(Section):
     words: Weight = Field(0.25, description="weight of BM25 beside the meaning that a language model sees")
     words_beside_hashing: Weight = Field(0.8, description="weight of BM25 beside the built-in encoder")
     meaning: Weight = Field(1.0, description="weight of the text encoder's similarity")
-    person: Weight = Field(0.3, description="weight of a person's own score, where there is one")
+    person: Weight = Field(0.5, description="weight of a person's own score, where there is one")
     engine_s: Positive = Field(2.0, description="seconds that a search engine of the shop's own may take for a step")
     engine_rest_s: Positive = Field(30.0, description="seconds for which an engine that failed is not asked again")
 

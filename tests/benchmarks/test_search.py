@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from benchmarks import data_sets
-from benchmarks.search import FOLDER, by_score, by_search, graded_ndcg, measure, misspelt, read_chorus, recall
+from benchmarks.search import (
+    FOLDER,
+    by_score,
+    by_search,
+    empty_lists,
+    graded_ndcg,
+    measure,
+    misspelt,
+    read_chorus,
+    recall,
+)
 from clients.serving.fulltext import FullTextIndex
 from clients.serving.search import Searcher
 from fedrec.errors import ConfigError
@@ -30,6 +40,10 @@ def test_recall_counts_what_a_list_could_hold():
 )
 def test_a_slip_swaps_two_letters_after_the_first(query, slip):
     assert misspelt(query) == slip
+
+
+def test_lists_with_nothing_in_them_are_counted():
+    assert empty_lists(lambda query, k, allowed: [1] if query == "ok" else [], ["ok", "no", "OK"], asked=str.lower) == 1
 
 
 def test_the_judged_are_ranked_among_themselves():

@@ -75,6 +75,15 @@ def test_where_nothing_tells_nothing_is_learned():
     assert not trained(examples(), turns=True).is_better
 
 
+def test_the_best_epoch_is_kept_and_it_is_never_worse_than_none():
+    for seed in range(5):
+        training = TRAINING.model_copy(update={"seed": seed, "epochs": 4})
+        adapter = new_adapter(DENSE, SearchConfig(), training)
+        found = train(adapter, examples(), catalogue_vectors().numpy(), training=training)
+        assert found.gain >= 0
+        assert (found.gain == 0) == (found.epoch == 0) == (not found.learned.up.any())
+
+
 def test_training_is_repeatable():
     first, second = (trained(examples(queries_tell=True), turns=True) for _ in range(2))
     assert (first.epoch, first.gain) == (second.epoch, second.gain)
