@@ -55,6 +55,12 @@ def test_shops_apart_learn_what_one_with_everybody_learns(tmp_path):
     assert after > before + 0.2
 
 
+def test_what_comes_out_is_what_the_last_round_left(tmp_path):
+    learned, model = federate(tmp_path / "run", plan=plan(rounds=1))
+    assert learned.words > SearchConfig().words_beside_hashing + 0.01
+    assert (learned.words, learned.meaning) == model.mix.learned()
+
+
 def test_every_shop_pays_for_every_round(tmp_path):
     new_server(tmp_path / "run")
     private = plan(epsilon=8.0, rounds=3)
