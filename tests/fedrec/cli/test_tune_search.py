@@ -1,6 +1,8 @@
 """``fedrec tune-search``: from queries and choices to a search that has learned, or to the word that it has not."""
 
 import json
+import subprocess
+import sys
 
 import polars as pl
 import pytest
@@ -15,7 +17,7 @@ from fedrec.errors import RunError
 from fedrec.model.learned_query import ARRAYS, MANIFEST
 from fedrec.run_config import write_run_config
 from tests.clients.serving.tiny_shop import ITEM, ROWS
-from tests.tiny_run import fedrec
+from tests.tiny_run import ROOT, fedrec
 
 MEANT = {"beverage": "m1", "brightness": "l2", "sound": "h1"}  # words that no product has
 SECRET = "secretword"
@@ -145,7 +147,7 @@ def load_catalogue_item() -> str:
 
 def test_a_service_takes_it_too_and_refuses_a_damaged_one(counted_run, tmp_path):
     items = load_catalogue_of(counted_run)
-    rows = [(f"p{person}", "beverage", items.item_ids[0]) for person in range(40)]
+    rows = [(f"p{person}", "beverage", items.item_ids[0]) for person in range(300)]
     path = queries_file(tmp_path, rows)
     made = fedrec("tune-search", counted_run.out, "--data", path, "--turn", "--out", tmp_path / "a", home=tmp_path)
     assert made.stdout.endswith("written\n"), made.stderr
@@ -158,6 +160,15 @@ def test_a_service_takes_it_too_and_refuses_a_damaged_one(counted_run, tmp_path)
     (tmp_path / "a" / ARRAYS).write_bytes(b"")
     with pytest.raises(RunError, match=r"damaged: not the file that query-adapter\.json names; make it again"):
         load_served(counted_run.out, encoder=None, cache=tmp_path, adapter=tmp_path / "a")
+
+
+def test_the_command_that_serves_hands_it_on(counted_run, tmp_path):
+    program = "from fedrec.cli import main; main()"
+    flags = ("serve", counted_run.out, "--store", tmp_path / "shop.sqlite", "--port", 0, "--adapter", tmp_path / "none")
+    command = [sys.executable, "-c", program, *map(str, flags)]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert refused.returncode == 2
+    assert f"error: {tmp_path}/none: not a query adapter: No such file or directory" in refused.stderr
 
 
 def load_catalogue_of(bench):
