@@ -31,12 +31,13 @@ from fedrec.cli.run import EXAMPLES as RUN_EXAMPLES
 from fedrec.cli.run import run_command
 from fedrec.cli.search import EXAMPLES as SEARCH_EXAMPLES
 from fedrec.cli.search import search_command
-from fedrec.cli.serve import SERVE_EXAMPLES, serve_command, tokens_app
+from fedrec.cli.serve import SERVE_EXAMPLES, serve_command
 from fedrec.cli.server import SERVER_EXAMPLES, server_command
 from fedrec.cli.simulate import EXAMPLES, simulate_command
 from fedrec.cli.status import EXAMPLES as STATUS_EXAMPLES
 from fedrec.cli.status import status_command
 from fedrec.cli.store import store_app
+from fedrec.cli.tokens import tokens_app
 from fedrec.cli.tune_search import EXAMPLES as TUNE_EXAMPLES
 from fedrec.cli.tune_search import tune_search_command
 

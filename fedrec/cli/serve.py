@@ -1,4 +1,4 @@
-"""``fedrec serve`` and ``fedrec tokens``: the ranker over HTTP, and who may ask it."""
+"""``fedrec serve``: the ranker over HTTP, with a page to try it on."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import webbrowser
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,8 +23,6 @@ from fedrec.quiet import silence
 if TYPE_CHECKING:
     import ssl
 
-    from clients.serving.served import Served
-
 SERVE_EXAMPLES = """Examples:
 
 \b
@@ -38,16 +37,8 @@ SERVE_EXAMPLES = """Examples:
   fedrec serve runs/mine --store shop.sqlite --host 0.0.0.0 --tokens tokens.txt --certificate tls.crt --key tls.key
       for others too, over TLS
 """
-TOKENS_EXAMPLES = """Examples:
-
-\b
-  fedrec tokens new shopfront --file tokens.txt --scope recommend,search,explain,events
-      prints the token once; the file keeps its hash. A running service reads the file anew on SIGHUP
-"""
 DEFAULTS = HttpConfig()
 STORE = "shop.sqlite"
-
-tokens_app = typer.Typer(help="Who may ask a service what.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @one_line_errors
@@ -94,21 +85,13 @@ def serve_command(
     store = store or Path(os.path.abspath(run)).parent / STORE
     config = http_config(workers=workers, requests_per_s=requests_per_s, queries_per_day=queries_per_day)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-
-    def load(folder: Path) -> "Served":
-        cache = Path.home() / ".cache" / "fedrec"
-        return load_served(
-            folder, encoder=encoder, cache=cache, catalogue=catalogue, adapter=adapter, engine=search_engine
-        )
-
-    def ready(open_port: int) -> None:
-        address = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{open_port}"
-        facts = {"address": address, "run": str(run), "store": str(store)}
-        typer.echo(json.dumps(facts) if as_json else _text(facts, has_page=tokens is None))
-        sys.stdout.flush()
-        if show:
-            threading.Thread(target=_open, args=(address,), daemon=True).start()
-
+    cache = Path.home() / ".cache" / "fedrec"
+    load = partial(
+        load_served, encoder=encoder, cache=cache, catalogue=catalogue, adapter=adapter, engine=search_engine
+    )
+    origin = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}"
+    facts = {"run": str(run), "store": str(store)}
+    ready = partial(_tell, origin, facts, has_page=tokens is None, show=show, as_json=as_json)
     with EventStore.open(store) if store.exists() else EventStore.create(store) as opened:
         serve(run, opened, load, host=host, port=port, tokens=tokens, config=config, tls=tls, ready=ready)
     logging.shutdown()
@@ -125,10 +108,16 @@ def _tls(certificate: Path | None, key: Path | None) -> "ssl.SSLContext | None":
     return server_context(certificate, key)
 
 
-def _text(facts: dict[str, str], *, has_page: bool) -> str:
-    """What is served where; a service with a page is also a place to go to."""
-    told = f"serving {facts['run']} at {facts['address']}, events in {facts['store']}"
-    return f"{told}\nthe shop: open {facts['address']} in a browser; Ctrl-C ends it" if has_page else told
+def _tell(origin: str, facts: dict[str, str], port: int, *, has_page: bool, show: bool, as_json: bool) -> None:
+    """Say what is served where; a service with a page is also a place to go to."""
+    address = f"{origin}:{port}"
+    told = f"serving {facts['run']} at {address}, events in {facts['store']}"
+    if has_page:
+        told += f"\nthe shop: open {address} in a browser; Ctrl-C ends it"
+    typer.echo(json.dumps({"address": address} | facts) if as_json else told)
+    sys.stdout.flush()
+    if show:
+        threading.Thread(target=_open, args=(address,), daemon=True).start()
 
 
 def _open(address: str) -> None:
@@ -139,24 +128,3 @@ def _open(address: str) -> None:
         return
     if kind is not webbrowser.GenericBrowser or "BROWSER" in os.environ:
         webbrowser.open(address)
-
-
-@tokens_app.command("new", epilog=TOKENS_EXAMPLES)
-@one_line_errors
-def new_command(
-    name: Annotated[str, typer.Argument(help="whose it is")],
-    file: Annotated[Path, typer.Option(help="gets the token's hash; made when there is none")],
-    scope: Annotated[
-        list[str], typer.Option(help="recommend, search, explain, events, forget, metrics, debug; commas or repeated")
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")] = False,
-) -> None:
-    """Make a token, add its hash to a file, and print the token: nobody can show it again."""
-    make_app_importable()
-    from clients.serving.http.tokens import new_token
-
-    scopes = [part for value in scope for part in value.split(",") if part]
-    if not scopes:
-        raise ConfigError("--scope: expected at least one")
-    token = new_token(file, name, scopes)
-    typer.echo(json.dumps({"name": name, "scopes": sorted(set(scopes)), "token": token}) if as_json else token)
