@@ -20,7 +20,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise ConfigError(f"{host}:{port}: cannot listen there: {error.strerror}") from None
+        raise ConfigError(f"{host}:{port}: cannot listen there: {error.strerror}; choose another port") from None
     with listener:
         yield listener
 

@@ -16,12 +16,13 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from clients.serving.fulltext import FullTextIndex
 from clients.serving.http.app import build_app, open_desk
-from clients.serving.http.service import _listener, _Server, _uvicorn
+from clients.serving.http.service import _Server, _uvicorn
 from clients.serving.search import Searcher
 from clients.serving.served import Current, Served
 from clients.serving.store import EventStore
 from fedrec.config_serving import HttpConfig
 from fedrec.data.catalogue import Catalogue
+from fedrec.listening import listening
 from tests.clients.serving.http.tiny_service import load_tiny
 
 NASTY = "<img src=x onerror='window.hacked=1'> & <b>lamp</b>"
@@ -74,7 +75,7 @@ class Shop:
         self._thread.join(30)
 
     async def _serve(self, begun: threading.Event) -> None:
-        with _listener("127.0.0.1", self._port) as listener:
+        with listening("127.0.0.1", self._port) as listener:
             self._port = listener.getsockname()[1]
             serving = asyncio.create_task(self._server.serve(sockets=[listener]))
             while not self._server.started:
