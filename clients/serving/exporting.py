@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from clients.serving.model import ServedModel
-from clients.serving.program import OPSET, int8_codes, onnx_program
+from clients.serving.program import OPSET, int8_codes, onnx_program, with_int8_weights
 from fedrec.data.histories import Histories
 from fedrec.drafts import whole_folder
 from fedrec.evaluation.masking import Masking
@@ -27,12 +27,12 @@ PROGRAM, PAIRS, ITEMS, MANIFEST = "ranker.onnx", "pairs.safetensors", "items.jso
 
 @dataclass(frozen=True)
 class Int8Quality:
-    """NDCG@10 on a run's public panel, and what rounding the item vectors to int8 changes.
+    """NDCG@10 on a run's public panel, and what rounding item vectors and weights to int8 changes.
 
     Attributes:
         people: of the panel who have something to predict.
-        float32: mean NDCG@10 with the vectors as they are, in [0, 1].
-        int8: with the rounded ones.
+        float32: mean NDCG@10 with both as they are, in [0, 1].
+        int8: with both rounded.
         change: the mean of the paired differences; negative where it costs.
         standard_error: of ``change``; NaN for one person.
     """
@@ -45,15 +45,15 @@ class Int8Quality:
 
 
 def int8_quality(model: ServedModel, panel: Histories, *, masking: Masking) -> Int8Quality:
-    """Rank the panel with the item vectors as they are and as int8.
+    """Rank the panel with item vectors and weights as they are and as int8.
 
     Args:
         panel: public people, at least one of two events.
         masking: what the panel is not offered.
     """
     codes, scales = int8_codes(model.vectors)
-    rounded = copy.deepcopy(model.ranker)  # measuring leaves a ranker in training mode: not the one that is served
-    exact = copy.deepcopy(rounded)
+    exact = copy.deepcopy(model.ranker)  # measuring leaves a ranker in training mode: not the one that is served
+    rounded = with_int8_weights(model.ranker)
     rounded.vectors = torch.from_numpy(codes * scales[:, None])
     parts = list(model.parts.values())
     before, after = (panel_people(one, panel, masking=masking, parts=parts)[1] for one in (exact, rounded))
@@ -69,7 +69,7 @@ def export_model(
     Args:
         model: stays as it is.
         folder: new.
-        int8: round the item vectors to int8, one scale a row.
+        int8: round item vectors and the weights of linear layers to int8, one scale a row.
         quality: what that costs, where it was measured.
 
     Returns:
@@ -81,7 +81,7 @@ def export_model(
     """
     table = int8_codes(model.vectors) if int8 else (model.vectors, np.ones(model.ranker.items, np.float32))
     with whole_folder(folder) as draft:
-        write_bytes(draft / PROGRAM, onnx_program(model.ranker, *table))
+        write_bytes(draft / PROGRAM, onnx_program(with_int8_weights(model.ranker) if int8 else model.ranker, *table))
         write_arrays(draft / PAIRS, _pair_arrays(model.parts))
         write_json(draft / ITEMS, list(model.catalogue.item_ids))
         digests = {name: _digest(draft / name) for name in (PROGRAM, PAIRS, ITEMS)}
@@ -114,7 +114,7 @@ def _manifest(
         "opset": OPSET,
         "items": model.ranker.items,
         "dimensions": model.vectors.shape[1],
-        "vectors": "int8" if int8 else "float32",
+        "numbers": "int8" if int8 else "float32",
         "history": min(model.max_history, model.ranker.spec.history),
         "merges_repeats": model.merges_repeats,
         "masking": model.masking.value,

@@ -3,6 +3,7 @@
 ONNX is protocol buffers: opening a program runs no code of its author's. PyTorch's own ``.pt2`` archives hold pickles.
 """
 
+import copy
 import logging
 import warnings
 from importlib.util import find_spec
@@ -18,13 +19,14 @@ from fedrec.model.ranker import Ranker
 
 OPSET = 18  # of ONNX: the version that the exporter writes without converting
 _LARGEST = 127  # of a code
+_WORTH_ROUNDING = 1024  # weights of a layer; below, scales and the exporter's own folding leave nothing to gain
 
 
 def int8_codes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Round item vectors to whole numbers, with one scale a row.
+    """Round rows to whole numbers, with one scale a row.
 
     Args:
-        vectors: (I, K) float32.
+        vectors: (I, K) float32: item vectors, or the weights of a linear layer.
 
     Returns:
         Codes (I, K) int8 in [-127, 127], and scales (I,) float32, > 0; ``codes * scales[:, None]`` is within half a
@@ -33,6 +35,39 @@ def int8_codes(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scales = np.abs(vectors).max(axis=1) / _LARGEST
     scales = np.where(scales > 0, scales, 1.0).astype(np.float32)
     return np.rint(vectors / scales[:, None]).astype(np.int8), scales
+
+
+class Int8Linear(nn.Module):
+    """A linear layer whose weights are int8, with one scale an output; it computes in float32."""
+
+    codes: Tensor
+    scales: Tensor
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        codes, scales = int8_codes(linear.weight.detach().numpy())
+        self.register_buffer("codes", torch.from_numpy(codes))
+        self.register_buffer("scales", torch.from_numpy(scales))
+        self.bias = linear.bias
+
+    @property
+    def weight(self) -> Tensor:
+        """(out, in) float32, within half a scale of what it was."""
+        return self.codes.float() * self.scales[:, None]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        return functional.linear(features, self.weight, self.bias)
+
+
+def with_int8_weights(ranker: Ranker) -> Ranker:
+    """A copy whose linear layers are int8, but for those of few numbers."""
+    rounded = copy.deepcopy(ranker)
+    for module in list(rounded.modules()):
+        for name, layer in list(module.named_children()):
+            if isinstance(layer, nn.Linear) and layer.weight.numel() >= _WORTH_ROUNDING:
+                setattr(module, name, Int8Linear(layer))
+    return rounded
 
 
 class Program(nn.Module):
@@ -107,6 +142,7 @@ def onnx_program(ranker: Ranker, codes: np.ndarray, scales: np.ndarray) -> bytes
                 dynamic_shapes={"items": {0: batch, 1: length}, "positions": {0: batch}},
                 dynamo=True,
                 verbose=False,
+                optimize=False,  # it would unfold int8 weights
             )
     finally:
         loggers.setLevel(level)

@@ -19,7 +19,7 @@ EXAMPLES = """Examples:
   fedrec export runs/mine --out mine-onnx
       ranker.onnx, pairs.safetensors, items.json and manifest.json; docs/export.md says how to score with them
   fedrec export runs/mine --out mine-int8 --int8
-      item vectors in a quarter of the room, and what that changes on the run's public panel
+      item vectors and weights in a quarter of the room, and what that changes on the run's public panel
 
 Needs pip install 'fedrec[onnx]'. Nobody's history is in it.
 """
@@ -29,7 +29,7 @@ Needs pip install 'fedrec[onnx]'. Nobody's history is in it.
 def export_command(
     run: Run,
     out: Annotated[Path, typer.Option(help="folder to make")],
-    int8: Annotated[bool, typer.Option("--int8", help="item vectors as int8, one scale a row")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="item vectors and weights as int8, one scale a row")] = False,
     catalogue: Items = None,
     as_json: AsJson = False,
 ) -> None:
@@ -41,7 +41,7 @@ def export_command(
     if as_json:
         typer.echo(json.dumps(manifest, indent=2, ensure_ascii=False))
     else:
-        typer.echo(f"{out}: version {manifest['version']}, {manifest['items']} items, vectors {manifest['vectors']}")
+        typer.echo(f"{out}: version {manifest['version']}, {manifest['items']} items, {manifest['numbers']}")
         typer.echo(manifest["privacy"])
         if int8:
             typer.echo(_told(manifest["int8_ndcg@10"]))

@@ -8,13 +8,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
+import clients.serving.program as program_module
 from clients.serving.exporting import export_model, int8_quality
 from clients.serving.model import load_model
-from clients.serving.program import int8_codes, onnx_program
+from clients.serving.program import Int8Linear, int8_codes, onnx_program, with_int8_weights
 from clients.serving.scoring import score_parts
 from fedrec.data.histories import Histories
 from fedrec.errors import ConfigError, RunError
@@ -74,15 +77,37 @@ def test_a_batch_of_any_lengths_scores_as_the_ranker_does(model, exported):
     np.testing.assert_array_equal(before_the_first, np.tile(model.bias, (people, 1)))
 
 
-def test_int8_with_another_adapter_is_the_ranker_with_rounded_vectors():
+def test_int8_with_another_adapter_is_the_ranker_with_rounded_vectors_and_weights(monkeypatch):
+    monkeypatch.setattr(program_module, "_WORTH_ROUNDING", 64)
     ranker = adapted(kind="bottleneck", targets="all-linear").eval()
     codes, scales = int8_codes(vectors())
-    program = onnxruntime.InferenceSession(onnx_program(ranker, codes, scales))
+    written = onnx_program(with_int8_weights(ranker), codes, scales)
     items, positions = np.random.default_rng(2).integers(0, ITEMS, (20, HISTORY)), np.arange(20) % HISTORY
-    found, exact = ask(program, items, positions), scores_of(ranker, items, positions)
+    found, exact = ask(onnxruntime.InferenceSession(written), items, positions), scores_of(ranker, items, positions)
     ranker.vectors = torch.from_numpy(codes * scales[:, None])
+    only_vectors = scores_of(ranker, items, positions)
+    weights = [layer.weight for layer in ranker.modules() if type(layer) is nn.Linear]
+    rounded = [weight for weight in weights if weight.numel() >= 64]
+    assert 0 < len(rounded) < len(weights)
+    for weight in rounded:
+        codes, scales = int8_codes(weight.detach().numpy())
+        weight.data = torch.from_numpy(codes * scales[:, None])
     np.testing.assert_allclose(found, scores_of(ranker, items, positions), atol=CLOSE, rtol=0)
-    assert np.abs(found - exact).max() > 10 * CLOSE
+    assert np.abs(found - only_vectors).max() > 10 * CLOSE
+    assert np.abs(only_vectors - exact).max() > 10 * CLOSE
+    stored = onnx.load_from_string(written).graph.initializer
+    assert sum(one.data_type == onnx.TensorProto.INT8 for one in stored) == len(rounded) + 1
+
+
+def test_int8_weights_keep_their_bias_and_leave_the_ranker_as_it_is():
+    ranker, features = nn.Linear(40, 30), torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert Int8Linear(ranker)(features) == pytest.approx(ranker(features), abs=0.02)
+        ranker.bias += 1.0
+        assert Int8Linear(ranker)(features) == pytest.approx(ranker(features), abs=0.02)
+    whole = nn.Sequential(ranker)
+    assert type(with_int8_weights(whole)[0]) is Int8Linear
+    assert whole[0] is ranker
 
 
 def scores_of(ranker, items, positions):
@@ -120,6 +145,20 @@ def test_what_int8_changes_is_measured_on_the_same_people_and_leaves_the_model_a
     assert not model.ranker.training
 
 
+def test_what_is_measured_as_int8_is_what_is_written(model, counted_run, tmp_path, monkeypatch):
+    """Layers of zeros in place of rounded ones: the figures move, and the program says the same as they do."""
+    monkeypatch.setattr(program_module, "_WORTH_ROUNDING", 1)
+    monkeypatch.setattr(Int8Linear, "weight", property(lambda self: 0 * self.codes.float()))
+    panel = Histories.load(counted_run.out / "base" / PANEL)
+    quality = int8_quality(model, panel, masking=Masking.LAST)
+    assert quality.int8 != quality.float32
+    export_model(model, tmp_path / "model", int8=True)
+    items, positions = np.array([[3, 9], [30, 1]]), np.array([0, 0])
+    scores = ask(onnxruntime.InferenceSession(tmp_path / "model" / "ranker.onnx"), items, positions)
+    exact = scores_of(model.ranker, items, positions)
+    assert np.abs(scores - exact).max() > 10 * CLOSE
+
+
 def test_the_manifest_says_what_is_there(model, exported):
     folder, manifest = exported
     assert sorted(path.name for path in folder.iterdir()) == sorted([*manifest["sha256"], "manifest.json"])
@@ -129,7 +168,7 @@ def test_the_manifest_says_what_is_there(model, exported):
     assert manifest["version"] == model.version
     assert manifest["privacy"] == model.statement
     assert (manifest["items"], manifest["history"], manifest["masking"]) == (40, 6, "last")
-    assert (manifest["vectors"], manifest["int8_ndcg@10"]) == ("float32", None)
+    assert (manifest["numbers"], manifest["int8_ndcg@10"]) == ("float32", None)
     assert json.loads((folder / "items.json").read_text(encoding="utf-8")) == list(model.catalogue.item_ids)
 
 

@@ -12,11 +12,11 @@ def test_int8_is_written_and_what_it_changes_is_told(counted_run, tmp_path):
     assert (done.exit_code, done.stderr) == (0, "")
     manifest = json.loads((tmp_path / "model" / "manifest.json").read_text(encoding="utf-8"))
     quality = manifest["int8_ndcg@10"]
-    assert manifest["vectors"] == "int8"
+    assert manifest["numbers"] == "int8"
     assert 0 < quality["float32"] <= 1
     assert quality["change"] == pytest.approx(quality["int8"] - quality["float32"])
     first, privacy, told = done.stdout.splitlines()
-    assert first == f"{tmp_path}/model: version {manifest['version']}, 40 items, vectors int8"
+    assert first == f"{tmp_path}/model: version {manifest['version']}, 40 items, int8"
     assert privacy == manifest["privacy"]
     assert told.startswith(f"int8: NDCG@10 {quality['int8']:.4f} on the {quality['people']} people of the public panel")
     assert f"{quality['float32']:.4f} with float32 ({quality['change']:+.4f} ± " in told
