@@ -1,6 +1,6 @@
 """A catalogue of a million items, grown out of a run: how fast it is answered, and how many of the best are found.
 
-python -m benchmarks.million RUN [ITEMS [shop | noise]]
+OMP_NUM_THREADS=1 python -m benchmarks.million RUN [ITEMS [shop | noise]]
 
 Item n is like item n modulo I of the run, with half as much of another item and half as much noise in its vector; it
 is bought by those who bought that one, and pairs lead to items like those they led to. ``noise`` in place of a shop is

@@ -108,10 +108,11 @@ def diversified(scores: np.ndarray, vectors: np.ndarray, *, k: int, diversity: f
 
 
 def _in_category(catalogue: Catalogue, category: str) -> np.ndarray:
-    column = _column(catalogue, CATEGORY).cast(pl.String).fill_null("").str.strip_chars()
-    is_there = (column.str.to_lowercase() == category.strip().lower()).to_numpy()
+    column, is_there = _column(catalogue, CATEGORY), np.zeros(len(catalogue), dtype=bool)
+    is_there[catalogue.by_category.get(category.strip().lower(), [])] = True
     if not category.strip() or not is_there.any():
-        near = get_close_matches(category, column.unique(maintain_order=True).to_list(), n=3, cutoff=0.4)
+        names = column.cast(pl.String).fill_null("").str.strip_chars().unique(maintain_order=True).to_list()
+        near = get_close_matches(category, names, n=3, cutoff=0.4)
         known = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
         raise ConfigError(f"category {category!r}: no item of the catalogue has it{known}")
     return is_there

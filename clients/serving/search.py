@@ -133,7 +133,7 @@ class Searcher:
         """Items that have words of the query, and those nearest by meaning; none of the others can reach the list."""
         items = np.fromiter(words, dtype=np.int64, count=len(words))
         if near is not None:
-            nearest = np.argsort(-near, kind="stable")[: max(k, self._config.meaning_hits)]
+            nearest = _largest(near, max(k, self._config.meaning_hits))
             items = np.union1d(items, nearest[near[nearest] >= 0])
         return np.sort(items)
 
@@ -144,6 +144,13 @@ def mix_of(dense: DenseIndex | None, config: SearchConfig) -> tuple[float, float
         return dense.learned.words, dense.learned.meaning
     beside_hashing = dense is not None and dense.reads_letters_only
     return config.words_beside_hashing if beside_hashing else config.words, config.meaning
+
+
+def _largest(values: np.ndarray, most: int) -> np.ndarray:
+    """Places of the largest, the largest first, of equals the first; without sorting a million."""
+    least = np.partition(values, -most)[-most] if most < len(values) else -np.inf
+    places = np.flatnonzero(values >= least)
+    return places[np.argsort(-values[places], kind="stable")][:most]
 
 
 def _by_item(items: np.ndarray, values: np.ndarray) -> dict[int, float]:

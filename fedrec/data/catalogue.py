@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from fedrec.data.events import numbers_of, text_of
@@ -62,6 +63,15 @@ class Catalogue:
     def index(self) -> dict[str, int]:
         """item_id -> position, 0..I-1."""
         return {item_id: position for position, item_id in enumerate(self.item_ids)}
+
+    @cached_property
+    def by_category(self) -> dict[str, np.ndarray]:
+        """Each category, in lower case and trimmed, and the positions of its items; empty without such a column."""
+        if "category" not in self.attributes.columns:
+            return {}
+        column = self.attributes["category"].cast(pl.String).fill_null("").str.strip_chars().str.to_lowercase()
+        groups = column.to_frame("category").with_row_index("item").group_by("category").agg("item")
+        return {name: items.to_numpy() for name, items in zip(groups["category"], groups["item"], strict=True)}
 
     def texts(self) -> list[str]:
         """(I,) what an encoder reads: the title, then category, brand and description where known."""

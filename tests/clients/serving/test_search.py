@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clients.serving.dense import DenseIndex
 from clients.serving.fulltext import FullTextIndex
-from clients.serving.search import Hit, Searcher, scaled_to_one
+from clients.serving.search import Hit, Searcher, _largest, scaled_to_one
 from fedrec.config_search import SearchConfig
 from fedrec.errors import ConfigError, DataError
 from fedrec.model.encoder import HashingEncoder
@@ -183,3 +183,9 @@ def test_nothing_is_logged(caplog):
     with caplog.at_level(logging.DEBUG):
         BOTH.search("rde secretword", k=5, user_scores=np.ones(len(ROWS), dtype=np.float32))
     assert caplog.text == ""
+
+
+@given(st.lists(st.integers(-1, 4), min_size=1, max_size=40), st.integers(1, 50))
+def test_the_largest_are_those_of_a_whole_stable_sort(values, most):
+    expected = np.argsort(-np.array(values), kind="stable")[:most]
+    assert _largest(np.array(values, dtype=np.float64), most).tolist() == expected.tolist()

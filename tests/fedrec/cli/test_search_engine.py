@@ -7,9 +7,10 @@ import sys
 
 import polars as pl
 import pytest
-import tomli_w
 
 from clients.serving.elastic_link import AUTHORIZATION
+from fedrec.config import parse_config
+from fedrec.run_config import write_run_config
 from tests.clients.serving.tiny_engine import running
 from tests.clients.serving.tiny_shop import ROWS
 from tests.tiny_run import ROOT
@@ -21,7 +22,7 @@ def shop_run(tmp_path):
     columns = ["item_id", "title", "brand", "category", "description"]
     pl.DataFrame(ROWS, columns, orient="row").write_csv(tmp_path / "items.csv")
     config = {"data": {"catalogue": str(tmp_path / "items.csv")}, "items": {"encoder": "hashing"}}
-    (tmp_path / "config.toml").write_text(tomli_w.dumps(config))
+    write_run_config(parse_config(config, source="test"), tmp_path / "config.toml")
     return tmp_path
 
 
