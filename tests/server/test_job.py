@@ -16,7 +16,8 @@ from fedrec.model.base import base_digest, new_ranker, save_base
 from fedrec.model.decoder import small_llama
 from fedrec.model.ranker import RankerSpec
 from fedrec.privacy.plan import PrivacyPlan
-from fedrec.runfolder import RunFolder, server_key_path, write_text
+from fedrec.run_config import write_run_config
+from fedrec.runfolder import RunFolder, server_key_path
 from fedrec.schema import parameters_of
 from fedrec.signing import SigningKey
 from server.admission import norm_bounds
@@ -164,7 +165,8 @@ def test_another_federation_in_the_same_folder_is_refused(tmp_path: Path) -> Non
 def _prepared(path: Path) -> RunFolder:
     """A run folder with a real, tiny base and agreement, as ``fedrec simulate`` prepares it."""
     folder = RunFolder.create(path)
-    write_text(folder.config, "[partition]\nclients = 5\n[federation]\nrounds = 4\nclients_per_round = 3\n")
+    config = {"partition": {"clients": 5}, "federation": {"rounds": 4, "clients_per_round": 3}}
+    write_run_config(parse_config(config, source="test"), folder.config)
     vectors = np.eye(6, 4, dtype=np.float32)
     decoder = small_llama(width=8, layers=1, heads=2, feed_forward=8, history=6)
     spec = RankerSpec(decoder=decoder, history=6, text_window=2, text_decay=0.8, text_scale=10.0, dropout=0.0)
