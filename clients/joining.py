@@ -108,7 +108,6 @@ def join(
             write_policy(policy, settings.policy)
         if ledger is None:
             Ledger.create(settings.ledger_files, dataset=settings.dataset, policy=policy)
-        settings.replies.mkdir(mode=0o700)
         own = open_own(settings, keeps=False)  # what refuses to start later refuses here
     keep_store(settings)
     return Joined(agreement, policy, offered.fingerprint, own.rules, own.people)

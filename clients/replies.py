@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fedrec.errors import RunError
 from fedrec.locks import alone
 from fedrec.schema import Arrays
 from fedrec.wire import Instruction
@@ -28,16 +29,34 @@ class Answer(NamedTuple):
 class ReplyCache:
     """One file that holds the latest reply and which instruction it answers."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, lock: Path | None = None) -> None:
+        """Keep the reply at ``path``.
+
+        Args:
+            lock: that everybody takes who answers on the same ledger; beside ``path`` when None.
+        """
+        self._path, self._lock = path, lock or path.with_suffix(".lock")
+
+    @classmethod
+    def of_run(cls, folder: Path, run_id: str) -> Self:
+        """The cache of a run among those that count on one ledger; makes the ledger's folder of replies.
+
+        Raises:
+            RunError: it cannot be made.
+        """
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be made: {error.strerror}") from None
+        return cls(folder / f"{run_id}.safetensors", lock=folder / "answering.lock")
 
     def alone(self) -> AbstractContextManager[None]:
         """Let one process or thread of this client in at a time: two that find a round unanswered would both answer."""
-        return alone(self._path.with_suffix(".lock"))
+        return alone(self._lock)
 
     def beside(self, kind: str) -> Self:
         """Return the cache of another kind of reply of the same client, which this one never displaces."""
-        return type(self)(self._path.with_suffix(f".{kind}{self._path.suffix}"))
+        return type(self)(self._path.with_name(f"{self._path.stem}.{kind}{self._path.suffix}"), lock=self._lock)
 
     def keep(self, instruction: Instruction, reply: Arrays) -> None:
         """Replace the kept reply, whole or not at all."""

@@ -41,9 +41,9 @@ class ClientSettings(BaseModel):
     keys: Path = Field(Path("keys"), description="folder of this client's keys; the .key files are for nobody else")
     policy: Path = Field(Path("policy.toml"), description="what this client allows, whatever a server asks")
     ledger: Path = Field(
-        Path("ledger.sqlite"), description="record of privacy spent; its key and its witness lie beside it"
+        Path("ledger.sqlite"),
+        description="record of privacy spent; its key, witness and the last replies lie beside it",
     )
-    replies: Path = Field(Path("replies"), description="folder of the last replies, for repeated questions")
     not_private: bool = Field(
         False, description="true takes part without any privacy: no policy, no noise, nobody is protected"
     )
@@ -69,9 +69,9 @@ class ClientSettings(BaseModel):
         return LedgerFiles.beside(self.ledger)
 
     @property
-    def reply(self) -> Path:
-        """Where the last update that was sent is kept."""
-        return self.replies / "reply.safetensors"
+    def replies(self) -> Path:
+        """Folder of the last replies. The ledger's: whoever else counts on it must find what was answered already."""
+        return self.ledger.resolve().with_suffix(".replies")
 
     def below(self, folder: Path) -> Self:
         """The same with every path taken from ``folder``."""

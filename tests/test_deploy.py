@@ -73,7 +73,7 @@ def test_client_toml_names_every_key_and_loads(tmp_path):
     assert set(tomllib.loads(everything)) == set(ClientSettings.model_fields)
     loaded = load_client_settings(path)
     assert (loaded.name, loaded.not_private) == ("shop-7", False)
-    for name in ("federation", "keys", "policy", "ledger", "replies"):
+    for name in ("federation", "keys", "policy", "ledger"):
         assert getattr(loaded, name) == path.parent / ClientSettings.model_fields[name].default
     from_file = everything.replace('store = "../shop.sqlite"\n', "")
     (tmp_path / "client.toml").write_text(from_file)

@@ -88,7 +88,7 @@ def test_capture_of_a_run_holds_no_plaintext(trained, hosts, tmp_path):
     sent = sum(line["bytes_up"] for line in deployment.events())
     assert sum(map(len, to_server.values())) > sent > 0  # the updates did pass here
     assert all(said.startswith(b"\x16\x03") for said in to_server.values() if said)  # TLS from the first byte
-    replies = [deployment.home(shop) / "replies" / "reply.safetensors" for shop in SHOPS]
+    replies = [reply_of(deployment, shop) for shop in SHOPS]
     plain, heard = tmp_path / "plain.pcap", [sys.executable, "-c", LISTENER, hosts[0].address]
     with hosts[0].sniffing(plain), hosts[0].running(heard, stdout=subprocess.PIPE, text=True) as listener:
         assert listener.stdout.readline() == "ready\n"
@@ -96,11 +96,17 @@ def test_capture_of_a_run_holds_no_plaintext(trained, hosts, tmp_path):
     assert len(told(tcp_streams(plain), wanted)) == len(wanted), "the search would have found them"
 
 
+def reply_of(deployment, shop):
+    """What a merchant keeps of its last update."""
+    (kept,) = (deployment.home(shop) / "ledger.replies").glob("*.safetensors")
+    return kept
+
+
 def updates_sent(deployment):
     """Bytes that each merchant's last update is made of as it was sent, by what they are."""
     found = {}
     for shop in SHOPS:
-        for name, values in load_file(deployment.home(shop) / "replies" / "reply.safetensors").items():
+        for name, values in load_file(reply_of(deployment, shop)).items():
             data = values.tobytes()
             pieces = {at: data[at : at + PIECE] for at in range(0, len(data) - PIECE + 1, PIECE)}
             found |= {f"{shop} {name} {at}": piece for at, piece in pieces.items() if any(piece)}

@@ -103,7 +103,8 @@ def _read(path: Path, *, items: int, width: int) -> Lists | None:
         return None
     is_whole = (
         (centres.dtype, list_of.dtype) == (np.float32, np.int32)
-        and centres.shape == (len(centres), width)
+        and centres.ndim == 2
+        and centres.shape[1] == width
         and list_of.shape == (items,)
         and np.isfinite(centres).all()
         and ((list_of >= 0) & (list_of < len(centres))).all()

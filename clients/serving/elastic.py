@@ -116,10 +116,10 @@ class ElasticIndex:
     def _hits(self, query: dict, *, size: int) -> list[tuple[int, float]]:
         """What the engine finds, best first, of equals the first in the catalogue."""
         body = {"size": size, "_source": False, "track_total_hits": False, "query": query}
-        hits = self._link.ask("POST", f"/{self._name}/_search?request_cache=false", body)["hits"]
+        answer = self._link.ask("POST", f"/{self._name}/_search?request_cache=false", body)
         try:
-            found = [(int(hit["_id"]), float(hit["_score"])) for hit in hits["hits"]]
-        except (KeyError, TypeError, ValueError):
+            found = [(int(hit["_id"]), float(hit["_score"])) for hit in answer["hits"]["hits"]]
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise EngineError("answers no list of hits") from None
         if len(found) > size or not all(0 <= item < self._items and 0 < score < math.inf for item, score in found):
             raise EngineError("answers hits that are not of this catalogue")

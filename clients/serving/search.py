@@ -10,6 +10,7 @@ from clients.serving.dense import DenseIndex
 from clients.serving.queries import clean_query
 from fedrec.config_search import SearchConfig
 from fedrec.errors import ConfigError
+from fedrec.model.learned_query import LearnedQuery
 
 WORDS, MEANING, PERSON = "words", "meaning", "person"
 
@@ -107,6 +108,11 @@ class Searcher:
             parts[PERSON] = _by_item(items, weight * scaled_to_one(user_scores[items].astype(np.float64)))
         hits = [_hit(int(item), parts) for item in items]
         return sorted(hits, key=lambda hit: (-hit.score, hit.item))[:k]
+
+    @property
+    def learned(self) -> LearnedQuery | None:
+        """What search learned, if anything."""
+        return None if self._dense is None else self._dense.learned
 
     def _words(self, query: str, *, k: int, allowed: np.ndarray | None) -> dict[int, float]:
         """Weighed BM25 of the items that have words of the query. Without an encoder it stands for the meaning too."""

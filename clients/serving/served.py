@@ -40,6 +40,12 @@ class Served:
     memory: LocalMemory | None
     index: ApproximateIndex | None = None
 
+    @property
+    def statement(self) -> str:
+        """What was promised to the people whom ranker and search learned from, in words."""
+        learned = self.searcher.learned
+        return self.model.statement if learned is None else f"{self.model.statement} Search: {learned.privacy}."
+
     def with_memory(self, memory: LocalMemory | None) -> "Served":
         """The same with another memory, of which nothing else is left behind."""
         if self.index is None:
@@ -63,6 +69,7 @@ class Current:
         """
         self._load, self._store = load, store
         self._changing = threading.Lock()  # or a memory read before somebody was forgotten could outlive the forgetting
+        self.read_under: tuple[float, ...] = ()  # what people allowed just before the memory was read
         self.served = self._remembering(load(run))
 
     def swap(self, run: Path) -> None:
@@ -89,7 +96,10 @@ class Current:
                 raise
 
     def _remembering(self, served: Served) -> Served:
-        return served.with_memory(memory_of(self._store, served.model, served.config))
+        allowed = self._store.permissions()
+        remembering = served.with_memory(memory_of(self._store, served.model, served.config))
+        self.read_under = allowed
+        return remembering
 
 
 def load_served(

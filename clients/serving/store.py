@@ -192,6 +192,15 @@ class EventStore:
         with self._file.connection() as connection:
             return [user_id for (user_id,) in connection.execute("SELECT user_id FROM people ORDER BY user_id")]
 
+    def permissions(self) -> tuple[float, ...]:
+        """Numbers that change whenever somebody is forgotten, readmitted, or says another thing about training."""
+        query = """SELECT (SELECT count(*) FROM forgotten), (SELECT total(at) FROM forgotten),
+            (SELECT total(readmitted) FROM forgotten), (SELECT count(*) FROM people WHERE NOT training),
+            (SELECT total(person) FROM people WHERE NOT training),
+            (SELECT total(person * person) FROM people WHERE NOT training)"""
+        with self._file.connection() as connection:
+            return tuple(connection.execute(query).fetchone())
+
     def count(self) -> Counts:
         """How much is there."""
         query = """SELECT (SELECT count(*) FROM people), (SELECT count(*) FROM events),

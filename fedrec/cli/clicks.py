@@ -10,6 +10,7 @@ from fedrec.cli.asking import AsJson
 from fedrec.cli.errors import one_line_errors
 from fedrec.cli.simulate import Trust
 from fedrec.config_clicks import ClicksConfig, clicks_config
+from fedrec.errors import ConfigError
 from fedrec.paths import make_app_importable
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def simulate_clicks_command(
 
     silence()
     fields = {"numbers": _names(number), "categories": _names(category)}
+    if not any(fields.values()):
+        raise ConfigError("--number, --category: expected a column to predict from, at least one")
     table = read_click_table(impressions, **fields)
     from simulations.clicks import kept_apart, part, train_clicks
 

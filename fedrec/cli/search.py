@@ -36,7 +36,7 @@ EXAMPLES = """Examples:
       products with these words, and products that mean this
   fedrec search runs/mine "red mug" --history 85123A,22423 --max-price 5
       what is found, in an order that suits somebody who bought these two
-  fedrec search runs/mine "rde mgus" --k 5 --json
+  fedrec search runs/mine "rde mgu" --k 5 --json
       misspelt words are answered too
   fedrec search runs/mine "gift for a child" --encoder all-MiniLM-L6-v2
       by meaning, for the bundled products, whose vectors ship without their language model

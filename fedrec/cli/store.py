@@ -146,16 +146,18 @@ def id_of(user: str) -> str:
     """The id that was given, or the line on standard input where it was ``-``, so that no shell remembers it.
 
     Raises:
-        ConfigError: the line is empty or not readable.
+        ConfigError: the line is empty or not readable, or there are more.
     """
     if user != "-":
         return user
     try:
-        line = sys.stdin.readline().rstrip("\r\n")
+        line, more = sys.stdin.readline().rstrip("\r\n"), sys.stdin.read().strip()
     except UnicodeDecodeError:
         raise ConfigError("--user -: expected an id in UTF-8 on standard input") from None
     if not line:
         raise ConfigError("--user -: expected an id on standard input")
+    if more:
+        raise ConfigError("--user -: expected one id, found more lines; give them one by one")
     return line
 
 

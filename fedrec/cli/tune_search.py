@@ -58,7 +58,7 @@ def tune_search_command(
     from clients.serving.model import catalogue_of
     from clients.serving.query_examples import query_examples
     from clients.serving.query_training import new_adapter, train
-    from fedrec.model.learned_query import NOT_PRIVATE, save_learned
+    from fedrec.model.learned_query import save_learned
     from fedrec.run_config import load_run_config
 
     if out.exists():
@@ -72,7 +72,7 @@ def tune_search_command(
     examples = query_examples(events, FullTextIndex.build(items), dense, search=search, training=training)
     trained = train(new_adapter(dense, search, training, turns=turn), examples, dense.vectors, training=training)
     if trained.is_better:
-        save_learned(trained.learned, out, encoder=dense.encoder, privacy=NOT_PRIVATE)
+        save_learned(trained.learned, out, encoder=dense.encoder)
     _tell(trained, out, as_json=as_json)
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +16,26 @@ from fedrec.runfolder import write_arrays, write_json
 
 FORMAT = 1
 ARRAYS, MANIFEST = "query-adapter.safetensors", "query-adapter.json"
+_LONGEST_PROMISE = 2_000  # characters
 NOT_PRIVATE = "NOT PRIVATE: trained without noise on people's queries; keep it where their events are"
 
 
 @dataclass(frozen=True)
 class LearnedQuery:
-    """What search takes over from training. Numbers that everyone who is served may see.
+    """What search takes over from training.
 
     Attributes:
         down: A, (R, E) float32.
         up: B, (E, R) float32.
         words, meaning: weights of the two parts, >= 0.
+        privacy: what is promised to the people it was trained on, in words.
     """
 
     down: np.ndarray
     up: np.ndarray
     words: float
     meaning: float
+    privacy: str = NOT_PRIVATE
 
     def apply(self, query: np.ndarray) -> np.ndarray:
         """Turn a query's vector (E,) float32; its length stays."""
@@ -41,13 +44,12 @@ class LearnedQuery:
         return turned * np.float32(np.linalg.norm(query) / length) if length > 0 else turned
 
 
-def save_learned(learned: LearnedQuery, folder: Path, *, encoder: TextEncoder, privacy: str) -> None:
+def save_learned(learned: LearnedQuery, folder: Path, *, encoder: TextEncoder) -> None:
     """Write what was learned.
 
     Args:
         folder: new.
         encoder: that it was trained beside.
-        privacy: what is promised to the people it was trained on, in words.
 
     Raises:
         RunError: ``folder`` exists, or cannot be written.
@@ -59,7 +61,7 @@ def save_learned(learned: LearnedQuery, folder: Path, *, encoder: TextEncoder, p
             "format": FORMAT,
             "encoder": encoder.name,
             "encoder_digest": encoder.digest,
-            "privacy": privacy,
+            "privacy": learned.privacy,
             "sha256": hashlib.sha256((draft / ARRAYS).read_bytes()).hexdigest(),
         }
         write_json(draft / MANIFEST, about)
@@ -88,9 +90,16 @@ def load_learned(folder: Path, encoder: TextEncoder) -> LearnedQuery:
             f"{encoder.name!r}; name that one with --encoder, or train again"
         )
     try:
-        return _checked(load(data), encoder.dimension)
+        return replace(_checked(load(data), encoder.dimension), privacy=_words(about.get("privacy")))
     except (SafetensorError, ValueError, KeyError) as error:
         raise RunError(f"{folder / ARRAYS}: not a query adapter: {str(error).splitlines()[0]}") from None
+
+
+def _words(privacy: object) -> str:
+    """The promise, as one line that may be shown; ``ValueError`` where it is none."""
+    if not isinstance(privacy, str) or not 0 < len(privacy) <= _LONGEST_PROMISE or not privacy.isprintable():
+        raise ValueError("privacy: expected what is promised, in one line")
+    return privacy
 
 
 def _checked(arrays: dict[str, np.ndarray], dimension: int) -> LearnedQuery:

@@ -126,7 +126,7 @@ def lost_ledger(shop: Path) -> None:
 
 def lost_everything(shop: Path) -> None:
     for path in shop.glob("ledger.*"):
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def lost_policy(shop: Path) -> None:

@@ -1,6 +1,7 @@
 """A client that trains on the shop's own store: the same people as from a file, one ledger for ever."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,20 @@ def test_a_second_federation_goes_on_in_the_first_ones_ledger_and_in_no_other(
     assert own.ledger.files.ledger.resolve() == ledger.resolve()
     assert own.ledger.spent() == opened(tmp_path / "shop-7").ledger.spent() > 0
     assert not (tmp_path / "more" / "ledger.sqlite").exists()
+
+
+def test_two_clients_on_one_ledger_answer_a_round_with_the_same_bytes(
+    operator: Operator, store: Path, tmp_path: Path
+) -> None:
+    """Else each would draw noise of its own, and the people would have paid for one of the two."""
+    joined(operator, tmp_path / "shop-7", store=store)
+    joined(operator, tmp_path / "twin", store=store, ledger=tmp_path / "shop-7" / "ledger.sqlite")
+    merchants = [opened(tmp_path / name).merchant for name in ("shop-7", "twin")]
+    asked = instruction(operator.agreement, start_arrays(operator.agreement))
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(lambda merchant: merchant.train_round(asked).arrays, merchants)
+    assert all(np.array_equal(values, other[name]) for name, values in one.items())
+    assert any(values.any() for values in one.values())
 
 
 def test_a_file_too_may_go_on_in_a_ledger(operator: Operator, autumn: Invitation, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_what_is_written_comes_back_with_paths_from_where_the_file_lies(tmp_path
         path.parent / "ledger.witness.json",
     )
     assert (settings.federation, settings.policy) == (path.parent / "federation", path.parent / "policy.toml")
-    assert settings.reply.parent == path.parent / "replies"
+    assert settings.replies == (path.parent / "ledger.replies").resolve()
     assert settings.columns == {"user_id": "Customer ID"}
     assert path.stat().st_mode & 0o777 == 0o600
 

@@ -168,8 +168,9 @@ async def catalogue_route(desk: TheDesk) -> CatalogueAnswer:
 @open_router.get("/v1/statement")
 async def statement_route(desk: TheDesk) -> StatementAnswer:
     """The privacy statement of the model that is being served."""
-    model = desk.current.served.model
-    return StatementAnswer(statement=model.statement, model=model.version, items=len(model.catalogue))
+    served = desk.current.served
+    model = served.model
+    return StatementAnswer(statement=served.statement, model=model.version, items=len(model.catalogue))
 
 
 @open_router.get("/healthz")

@@ -149,19 +149,17 @@ class _Service:
     async def _watch_people(self) -> None:
         """Count the memory anew at an interval, and at once when another process forgets somebody or notes a no."""
         loop = asyncio.get_running_loop()
-        last, seen = loop.time(), None
+        last = loop.time()
         while True:
             await asyncio.sleep(self._config.watch_s)
             try:
-                counts = await asyncio.to_thread(self._desk.store.count)
+                allowed = await asyncio.to_thread(self._desk.store.permissions)
             except RunError as error:
                 logger.error("store: %s", error)
                 continue
-            gone = counts.forgotten, counts.not_training
-            if (seen is not None and gone != seen) or loop.time() - last > self._config.memory_s:
+            if allowed != self._desk.current.read_under or loop.time() - last > self._config.memory_s:
                 await self._try("memory", self._desk.current.remember)
                 last = loop.time()
-            seen = gone
 
     def _read_tokens(self) -> None:
         if self._tokens is not None:

@@ -91,15 +91,17 @@ def new_token(path: Path, name: str, scopes: Collection[str]) -> str:
         ConfigError: name or scope is none, the name has a token, or the file cannot be used.
     """
     holder = _holder(name, scopes)
+    ends_whole = True
     if path.exists() and path.stat().st_size:
         known = read_tokens(path)
         if name in known.names:
             raise ConfigError(f"{path}: {name} has a token; take its line out to make another")
+        ends_whole = path.read_bytes().endswith(b"\n")
     token = secrets.token_urlsafe(32)
     line = f"{holder.name} {','.join(sorted(holder.scopes))} {digest_of(token).hex()}\n"
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8") as file:
-            file.write(line)
+            file.write(line if ends_whole else f"\n{line}")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
     return token

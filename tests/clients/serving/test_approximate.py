@@ -140,6 +140,7 @@ def test_lists_are_made_once_and_a_file_that_is_not_whole_is_made_again(shop, tm
         {"list_of": lists.list_of[1:]},
         {"list_of": lists.list_of.astype(np.int64)},
         {"centres": lists.centres[:, 1:]},
+        {"centres": np.array(1.0, np.float32)},
         {"centres": lists.centres * np.float32(np.nan)},
     ):
         save_file({"centres": lists.centres, "list_of": lists.list_of} | damage, path)

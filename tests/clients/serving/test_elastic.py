@@ -146,10 +146,20 @@ def test_an_engine_that_is_gone_or_slow_costs_one_query_its_patience(caplog, ind
     assert "does not answer (" in caplog.messages[-1]
 
 
-@pytest.mark.parametrize("hits", [{}, None, {"hits": 3}, {"hits": [{"_id": "1", "_score": float("nan")}]}])
-def test_whatever_comes_back_no_query_fails(engine, hits, index_of):
+@pytest.mark.parametrize(
+    "hits",
+    [
+        {},
+        None,
+        {"hits": 3},
+        {"hits": [{"_id": "1", "_score": float("nan")}]},
+        {"hits": [{"_id": float("inf"), "_score": 1}]},
+    ],
+)
+@pytest.mark.parametrize("name", ["hits", "took"])
+def test_whatever_comes_back_no_query_fails(engine, hits, name, index_of):
     index = index_of(engine)
-    engine.instead = lambda path: Response(json.dumps({"hits": hits}), media_type="application/json")
+    engine.instead = lambda path: Response(json.dumps({name: hits}), media_type="application/json")
     assert index.search("red mug", most=10) == RED_MUG
 
 

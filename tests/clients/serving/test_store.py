@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.serving.events import MAX_EVENTS
+from clients.serving.events import MAX_EVENTS, Event
 from clients.serving.store import Appended, Choice, EventStore
 from fedrec.errors import DataError
 from tests.clients.serving.shops import new_store, view
@@ -94,6 +94,22 @@ def test_people_are_sorted_and_counted(store: EventStore) -> None:
     count = store.count()
     assert (count.people, count.events, count.not_personalized, count.not_training) == (4, 4, 1, 2)
     assert (count.forgotten, count.unfinished) == (0, 0)
+
+
+def test_permissions_differ_after_whatever_somebody_allows_or_no_longer_does(store: EventStore) -> None:
+    store.append([Event(user, "i01", 1, "view") for user in ("ann", "bob", "cal")])
+    seen = [store.permissions()]
+    for change in (
+        lambda: store.forget("ann"),
+        lambda: store.readmit("ann"),
+        lambda: store.set_choice("bob", training=False),
+        lambda: (store.set_choice("bob", training=True), store.set_choice("cal", training=False)),
+    ):
+        change()
+        seen.append(store.permissions())
+    assert len(set(seen)) == len(seen)
+    store.append([Event("bob", "i02", 2, "view")])
+    assert store.permissions() == seen[-1]
 
 
 def test_everything_is_allowed_until_somebody_says_otherwise(store: EventStore, tmp_path: Path) -> None:

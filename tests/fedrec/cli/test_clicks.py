@@ -81,6 +81,12 @@ def test_what_cannot_be_simulated_is_one_line(flags, exit_code, message, shown, 
     assert not (tmp_path / "run").exists()
 
 
+def test_nothing_to_predict_from_is_one_line(shown: Path, tmp_path: Path) -> None:
+    done = fedrec("clicks", "simulate", shown, "--out", tmp_path / "run", home=tmp_path)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == "error: --number, --category: expected a column to predict from, at least one\n"
+
+
 def test_a_folder_that_is_there_is_left_alone(shown: Path, open_run: tuple[Path, dict]) -> None:
     done = _simulate(shown, open_run[0])
     assert done.exit_code == 2

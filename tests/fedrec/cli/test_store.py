@@ -105,6 +105,10 @@ def test_who_was_forgotten_may_come_back(shop: Path) -> None:
         ("", "error: --user -: expected an id on standard input\n"),
         ("\nsecret\n", "error: --user -: expected an id on standard input\n"),
         (b"secret\xff\n", "error: --user -: expected an id in UTF-8 on standard input\n"),
+        (
+            "secret\nanother\n",
+            "error: --user -: expected one id, found more lines; give them one by one\n",
+        ),
         ("secret\x07\n", "error: user_id: holds control characters or broken Unicode\n"),
     ],
 )

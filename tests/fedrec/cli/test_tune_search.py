@@ -14,7 +14,7 @@ from fedrec.config import Config, parse_config
 from fedrec.config_search import SearchConfig
 from fedrec.data import load_catalogue
 from fedrec.errors import RunError
-from fedrec.model.learned_query import ARRAYS, MANIFEST
+from fedrec.model.learned_query import ARRAYS, MANIFEST, NOT_PRIVATE
 from fedrec.run_config import write_run_config
 from tests.clients.serving.tiny_shop import ITEM, ROWS
 from tests.tiny_run import ROOT, fedrec
@@ -157,6 +157,11 @@ def test_a_service_takes_it_too_and_refuses_a_damaged_one(counted_run, tmp_path)
     )
     before, after = ([hit.item for hit in one.search("beverage", k=40)].index(0) for one in (plain, learned))
     assert after < before
+    promised = [
+        load_served(counted_run.out, encoder=None, cache=tmp_path, adapter=adapter).statement
+        for adapter in (None, tmp_path / "a")
+    ]
+    assert promised[1] == f"{promised[0]} Search: {NOT_PRIVATE}."
     (tmp_path / "a" / ARRAYS).write_bytes(b"")
     with pytest.raises(RunError, match=r"damaged: not the file that query-adapter\.json names; make it again"):
         load_served(counted_run.out, encoder=None, cache=tmp_path, adapter=tmp_path / "a")

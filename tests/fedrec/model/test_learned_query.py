@@ -8,7 +8,7 @@ import pytest
 
 from fedrec.errors import RunError
 from fedrec.model.encoder import HashingEncoder
-from fedrec.model.learned_query import ARRAYS, MANIFEST, NOT_PRIVATE, LearnedQuery, load_learned, save_learned
+from fedrec.model.learned_query import ARRAYS, MANIFEST, LearnedQuery, load_learned, save_learned
 from fedrec.runfolder import write_arrays
 
 WIDTH = HashingEncoder.dimension
@@ -25,7 +25,7 @@ SHAPES = {"down": (2, WIDTH), "up": (WIDTH, 2)}
 
 @pytest.fixture
 def folder(tmp_path):
-    save_learned(learned(), tmp_path / "learned", encoder=HashingEncoder(), privacy=NOT_PRIVATE)
+    save_learned(learned(), tmp_path / "learned", encoder=HashingEncoder())
     return tmp_path / "learned"
 
 
@@ -58,7 +58,7 @@ def test_it_is_read_back_to_the_last_bit(folder):
 
 def test_an_existing_folder_is_not_overwritten(folder):
     with pytest.raises(RunError, match=rf"{re.escape(str(folder))}: exists; choose another place"):
-        save_learned(learned(), folder, encoder=HashingEncoder(), privacy=NOT_PRIVATE)
+        save_learned(learned(), folder, encoder=HashingEncoder())
 
 
 def test_what_is_not_there_is_named(tmp_path):

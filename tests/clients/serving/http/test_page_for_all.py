@@ -162,6 +162,9 @@ def test_nothing_has_to_be_scrolled_sideways(browser, shop, options):
         expect(visit.page.locator("#forgotten")).to_contain_text("fedrec forget")
         wide, width = visit.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide <= width == (390 if options else 1280)
+        visit.search("x" * 150)
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        visit.search("mug")
         visit.card(0).locator("[data-does=why]").click()
         box = visit.page.get_by_role("dialog").bounding_box()
         assert box["x"] >= 0

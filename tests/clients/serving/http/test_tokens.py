@@ -30,6 +30,14 @@ def test_a_new_token_opens_its_scopes_and_the_file_holds_its_hash_alone(path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_token_gets_a_line_of_its_own_after_one_that_was_not_ended(path):
+    first = new_token(path, "shop", ["search"])
+    path.write_text(path.read_text() + "# the till's")
+    second = new_token(path, "till", ["forget"])
+    tokens = read_tokens(path)
+    assert [tokens.holder_of(token).name for token in (first, second)] == ["shop", "till"]
+
+
 @pytest.mark.parametrize("wrong", ["", " ", "secret ", "Secret", "secre", "secrets", "\ud800", "é" * 5000])
 def test_another_token_opens_nothing(path, wrong):
     path.write_text(f"# who may ask\n\n{GOOD}")
