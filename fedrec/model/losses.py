@@ -5,14 +5,15 @@ import math
 import torch
 from torch import Tensor
 
+from fedrec.model.log_sum import log_sum_exp
 from fedrec.model.ranker import Ranker
 from fedrec.model.windows import Windows
-
-MINUS_INFINITY = float("-inf")
 
 
 def person_losses(ranker: Ranker, windows: Windows, *, mask_last: bool, negatives: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of the next item over each person's chosen events.
+
+    The catalogue is scored after real events alone: padding costs the decoder's time, not the catalogue's.
 
     Args:
         windows: the batch; one row, one person.
@@ -25,19 +26,26 @@ def person_losses(ranker: Ranker, windows: Windows, *, mask_last: bool, negative
 
     Source: sampled softmax with uniform negatives, Klenitskiy and Vasilev 2023, https://arxiv.org/abs/2309.07602
     """
-    last = torch.gather(windows.items, 1, windows.positions)
+    sequence, text = ranker.states(windows.items, windows.positions)
+    wanted = (sequence + text)[windows.is_target]  # (N, K), the real events of everybody
+    targets = windows.targets[windows.is_target]
+    last = torch.gather(windows.items, 1, windows.positions)[windows.is_target]
+    vectors, bias = ranker.table()
+    own = (wanted * vectors[targets]).sum(dim=1) + bias[targets]
+    left_out = [last] if mask_last else []
     if negatives is None:
-        logits = ranker(windows.items, windows.positions)  # (B, T, I)
-        scores = torch.gather(logits, 2, windows.targets[..., None])[..., 0]
-        if mask_last:
-            logits = logits.scatter(2, last[..., None], MINUS_INFINITY)
+        losses = log_sum_exp(wanted, vectors, bias, excluded=_columns(left_out, last)) - own
     else:
-        scores, logits = ranker.score_targets(windows.items, windows.positions, windows.targets, negatives)
-        unwanted = negatives == windows.targets[..., None]
-        if mask_last:
-            unwanted |= negatives == last[..., None]
+        vectors, bias = ranker.table(negatives)
         stands_for = math.log(ranker.items / len(negatives))  # items of the catalogue behind each negative
-        logits = torch.cat([(logits + stands_for).masked_fill(unwanted, MINUS_INFINITY), scores[..., None]], dim=2)
-    losses = torch.logsumexp(logits, dim=2) - scores  # (B, T)
-    counts = windows.is_target.sum(dim=1).clamp(min=1)
-    return torch.where(windows.is_target, losses, torch.zeros_like(losses)).sum(dim=1) / counts
+        excluded = _columns([targets, *left_out], last)
+        others = log_sum_exp(wanted, vectors, bias + stands_for, excluded=excluded, candidates=negatives)
+        losses = torch.logaddexp(others, own) - own
+    of_people = torch.zeros(windows.is_target.shape, dtype=losses.dtype, device=losses.device)
+    of_people = of_people.masked_scatter(windows.is_target, losses)  # (B, T)
+    return of_people.sum(dim=1) / windows.is_target.sum(dim=1).clamp(min=1)
+
+
+def _columns(items: list[Tensor], like: Tensor) -> Tensor:
+    """(N, E) of E times (N,)."""
+    return torch.stack(items, dim=1) if items else like.new_empty(len(like), 0)

@@ -79,32 +79,18 @@ class Ranker(nn.Module):
             (B, T, I) or (B, T, C) logits.
         """
         sequence, text = self.states(items, positions)
-        vectors, bias = self._table(candidates)
+        vectors, bias = self.table(candidates)
         return (sequence + text) @ vectors.T + bias
 
     def parts(self, items: Tensor, positions: Tensor, candidates: Tensor | None = None) -> dict[str, Tensor]:
         """Return each part of the shared score by name, (B, T, I or C) each; they sum to ``forward``."""
         sequence, text = self.states(items, positions)
-        vectors, bias = self._table(candidates)
+        vectors, bias = self.table(candidates)
         return {
             "sequence": sequence @ vectors.T,
             "text": text @ vectors.T,
             "bias": bias.expand(*positions.shape, -1),
         }
-
-    def score_targets(
-        self, items: Tensor, positions: Tensor, targets: Tensor, candidates: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Score one own item per event, ``targets`` (B, T), and shared ``candidates`` (C,) in a single pass.
-
-        Returns:
-            (B, T) and (B, T, C) logits.
-        """
-        sequence, text = self.states(items, positions)
-        wanted = sequence + text
-        vectors, bias = self._table(candidates)
-        own = (wanted * self.vectors[targets]).sum(dim=-1) + self.bias[targets]
-        return own, wanted @ vectors.T + bias
 
     def states(self, items: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the Transformer and the text profile ask for, (B, T, K) each, scaled, in item space."""
@@ -115,8 +101,8 @@ class Ranker(nn.Module):
         sequence = self.sequence_gain(self.head(self.dropout(hidden)))
         return sequence, self.text_gain(_at(self.text(events), positions))
 
-    def _table(self, candidates: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Vectors and bias of the items to score."""
+    def table(self, candidates: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return vectors (I, K) and bias (I,) of the catalogue, or (C, K) and (C,) of ``candidates`` (C,)."""
         if candidates is None:
             return self.vectors, self.bias
         return self.vectors[candidates], self.bias[candidates]

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedrec.errors import PrivacyError
+from fedrec.model import losses as losses_module
 from fedrec.model.losses import person_losses
 from fedrec.model.windows import Windows, padded
 from fedrec.privacy.selfcheck import verify_person_gradients
@@ -146,3 +147,18 @@ def test_negatives_from_the_batch_are_refused_on_the_real_ranker():
     verify_person_gradients(ranker, proper, people=4)
     with pytest.raises(PrivacyError, match="a person's loss changes with the batch"):
         verify_person_gradients(ranker, in_batch, people=4)
+
+
+@NEGATIVES
+def test_the_catalogue_is_scored_after_real_events_alone(windows, negatives, monkeypatch):
+    scored = []
+    honest = losses_module.log_sum_exp
+
+    def counted(wanted: Tensor, *table: Tensor, **how) -> Tensor:
+        scored.append(len(wanted))
+        return honest(wanted, *table, **how)
+
+    monkeypatch.setattr(losses_module, "log_sum_exp", counted)
+    _losses(learned(), windows, negatives=negatives)
+    assert scored == [int(windows.is_target.sum())]
+    assert scored[0] < windows.is_target.numel()

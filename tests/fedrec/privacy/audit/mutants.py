@@ -180,10 +180,10 @@ class TiedRanker(Ranker):
             self.add_module(name, module)
         self.register_buffer("vectors", ranker.vectors, persistent=False)
         self.bias = ranker.bias
-        self.table = nn.Embedding.from_pretrained(ranker.vectors.clone(), freeze=False)
+        self.embedding = nn.Embedding.from_pretrained(ranker.vectors.clone(), freeze=False)
 
     def states(self, items: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        inputs = self.item_input(self.table(items))
+        inputs = self.item_input(self.embedding(items))
         hidden = self.decoder(inputs_embeds=inputs).last_hidden_state
         text = self.text(self.vectors[items])
         hidden, text = (
@@ -191,8 +191,8 @@ class TiedRanker(Ranker):
         )
         return self.sequence_gain(self.head(hidden)), self.text_gain(text)
 
-    def _table(self, candidates: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.table.weight, self.bias
+    def table(self, candidates: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.embedding.weight, self.bias
 
 
 def refusal_of_ties_removed(patch: pytest.MonkeyPatch) -> None:
