@@ -16,6 +16,8 @@ from fedrec.config_parts import PairsConfig, StatisticsConfig
 from fedrec.config_section import Count, Fraction, Positive, Rate, Section, Window
 from fedrec.errors import ConfigError
 
+BUNDLED = "bundled"  # what the set that comes with fedrec is called, where a file of events could be named
+
 
 def _different(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):

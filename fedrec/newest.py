@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from fedrec.errors import RunError
-from fedrec.runfolder import ADAPTER
 
 RUNS = Path("runs")  # below the folder that a command is called in
 
@@ -14,6 +13,8 @@ def newest_run(runs: Path = RUNS) -> Path:
     Raises:
         RunError: there is none; says how to make one, or how to finish one.
     """
+    from fedrec.runfolder import ADAPTER  # numpy comes with it: not for --help
+
     started = [path for path in runs.glob("*") if (path / "config.toml").is_file()]
     finished = [path for path in started if (path / ADAPTER).is_file()]
     if not finished and started:

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from fedrec.cli.errors import one_line_errors
-from fedrec.cli.privacy_ledger import Source, facts_of
-from fedrec.cli.privacy_ledger_text import spent_of
 from fedrec.paths import make_app_importable
 
 if TYPE_CHECKING:
@@ -80,6 +78,9 @@ def _serve(settings: "ClientSettings", own: "Own") -> NoReturn:
 
 def _facts(settings: "ClientSettings", own: "Own") -> dict[str, Any]:
     """What this client is, what it promised, and what it may still spend."""
+    from fedrec.cli.privacy_ledger_facts import Source, facts_of
+    from fedrec.cli.privacy_ledger_text import spent_of
+
     terms, ledger = own.invitation.terms, facts_of(Source(settings.ledger_files, own.policy))
     return {
         "name": settings.name,

@@ -1,16 +1,17 @@
 """``fedrec data``: look at a data set, and clean it into what ``fedrec simulate`` reads."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from fedrec.cli.errors import one_line_errors
-from fedrec.data.cleaning import BUNDLED, Cleaned, clean, write_prepared
-from fedrec.data.quality import QualityReport, check
-from fedrec.data.quality_report import print_report, render_json, write_report
+from fedrec.config import BUNDLED
 from fedrec.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from fedrec.data.cleaning import Cleaned
+    from fedrec.data.quality import QualityReport
 
 data_app = typer.Typer(help="Look at a data set, and clean it for training.", no_args_is_help=True)
 
@@ -34,6 +35,8 @@ def check_command(
     as_json: AsJson = False,
 ) -> None:
     """Count what cleaning would drop, and show what looks wrong in the rest. Changes nothing."""
+    from fedrec.data.quality import check
+
     report = check(_clean(path, catalogue=catalogue, event_map=event_map, item_map=item_map))
     _show(report, out, as_json=as_json)
 
@@ -49,6 +52,9 @@ def prepare_command(
     as_json: AsJson = False,
 ) -> None:
     """Drop the rows that training would refuse, count them, and write the rest in fedrec's own columns."""
+    from fedrec.data.cleaning import write_prepared
+    from fedrec.data.quality import check
+
     _refuse_own_input(out, inputs=[Path(path), catalogue])
     cleaned = _clean(path, catalogue=catalogue, event_map=event_map, item_map=item_map)
     events, items = write_prepared(cleaned, out)
@@ -73,7 +79,9 @@ def parse_mapping(pairs: list[str] | None, *, flag: str) -> dict[str, str]:
     return columns
 
 
-def _clean(path: str, *, catalogue: Path | None, event_map: list[str] | None, item_map: list[str] | None) -> Cleaned:
+def _clean(path: str, *, catalogue: Path | None, event_map: list[str] | None, item_map: list[str] | None) -> "Cleaned":
+    from fedrec.data.cleaning import clean
+
     return clean(
         None if path == BUNDLED else Path(path),
         columns=parse_mapping(event_map, flag="--map"),
@@ -82,7 +90,11 @@ def _clean(path: str, *, catalogue: Path | None, event_map: list[str] | None, it
     )
 
 
-def _show(report: QualityReport, out: Path, *, as_json: bool) -> None:
+def _show(report: "QualityReport", out: Path, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from fedrec.data.quality_report import print_report, render_json, write_report
+
     html, _ = write_report(report, out)
     if as_json:
         typer.echo(render_json(report))

@@ -4,15 +4,17 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedrec.cli.errors import one_line_errors
 from fedrec.config import read_toml
-from fedrec.doctor import Check, Finding, State, environment_checks, examine
 from fedrec.errors import ConfigError
 from fedrec.paths import make_app_importable
+
+if TYPE_CHECKING:
+    from fedrec.doctor import Check, Finding
 
 EXAMPLES = """Examples:
 
@@ -34,6 +36,8 @@ def doctor_command(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout, nothing else")] = False,
 ) -> None:
     """Check everything that a server or a client needs; say what is wrong and how to mend it. Changes nothing."""
+    from fedrec.doctor import State, environment_checks, examine
+
     checks = environment_checks(config.parent if config else Path.cwd())
     if config is not None:
         checks |= _checks_of(config)
@@ -45,7 +49,7 @@ def doctor_command(
         raise ConfigError(f"{len(wrong)} of {len(findings)} checks failed: {', '.join(dict.fromkeys(wrong))}")
 
 
-def _checks_of(config: Path) -> dict[str, Check]:
+def _checks_of(config: Path) -> dict[str, "Check"]:
     """What a settings file asks for: a client's names its events, a server's its state."""
     values, now = read_toml(config), datetime.now(UTC)
     make_app_importable()
@@ -65,7 +69,7 @@ def _checks_of(config: Path) -> dict[str, Check]:
     raise ConfigError(f"{config}: expected a server.toml with state = ..., or a client.toml with events = ...")
 
 
-def _page(findings: Iterable[Finding]) -> str:
+def _page(findings: Iterable["Finding"]) -> str:
     lines = []
     for one in findings:
         lines.append(f"{one.state:<8} {one.check:<12} {one.said}")

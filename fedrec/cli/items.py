@@ -2,19 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedrec.cli.data import AsJson, ItemMap, parse_mapping
 from fedrec.cli.errors import one_line_errors
-from fedrec.data.bundled import load_bundled
-from fedrec.data.catalogue import Catalogue, read_catalogue
 from fedrec.errors import ConfigError
-from fedrec.model.encoder import resolve_encoder
-from fedrec.model.items import read_item_metadata, write_item_vectors
+
+if TYPE_CHECKING:
+    from fedrec.data.catalogue import Catalogue
 
 items_app = typer.Typer(help="The catalogue's text as vectors.", no_args_is_help=True)
 
@@ -35,6 +32,12 @@ def encode(
     as_json: AsJson = False,
 ) -> None:
     """Encode a catalogue's text once and write the vectors (fp16) with what made them."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from fedrec.model.encoder import resolve_encoder
+    from fedrec.model.items import read_item_metadata, write_item_vectors
+
     items = _catalogue(catalogue, parse_mapping(item_map, flag="--map-catalogue"))
     resolved = resolve_encoder(encoder, local_files_only=local_files_only)
     look = (TextColumn("encoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -47,7 +50,10 @@ def encode(
     typer.echo(json.dumps(written) if as_json else "\n".join(f"{name:<17} {value}" for name, value in written.items()))
 
 
-def _catalogue(path: Path | None, columns: dict[str, str]) -> Catalogue:
+def _catalogue(path: Path | None, columns: dict[str, str]) -> "Catalogue":
+    from fedrec.data.bundled import load_bundled
+    from fedrec.data.catalogue import read_catalogue
+
     if path is not None:
         return read_catalogue(path, columns=columns)
     if columns:

@@ -10,10 +10,8 @@ import typer
 
 from fedrec.cli.data import parse_mapping
 from fedrec.cli.errors import one_line_errors
-from fedrec.keycheck import node_fingerprint
-from fedrec.keyfiles import NODE_PUB, REPLY_PUB, TLS_CSR
+from fedrec.config_policy import MIN_PEOPLE
 from fedrec.paths import make_app_importable
-from fedrec.privacy.policy import MIN_PEOPLE
 
 if TYPE_CHECKING:
     from clients.joining import Joined
@@ -82,6 +80,9 @@ def join_command(
 
 
 def _facts(joined: "Joined", out: Path, *, ledger: Path | None, certificate_request: bool) -> dict[str, Any]:
+    from fedrec.keycheck import node_fingerprint
+    from fedrec.keyfiles import NODE_PUB, REPLY_PUB, TLS_CSR
+
     agreement = joined.agreement
     names = [NODE_PUB, REPLY_PUB, *([TLS_CSR] if certificate_request else [])]
     return {

@@ -3,26 +3,15 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrec.certificates import requested_name
 from fedrec.cli.errors import one_line_errors
 from fedrec.errors import ConfigError
-from fedrec.keycheck import KeyFolder, certificate_fingerprint, look_at, node_fingerprint, request_fingerprint
-from fedrec.keyfiles import (
-    CA_CRT,
-    NODE_PUB,
-    REPLY_PUB,
-    SERVER_PUB,
-    TLS_CSR,
-    make_authority,
-    make_client,
-    make_server,
-    read_request,
-    sign_request,
-)
+
+if TYPE_CHECKING:
+    from fedrec.keycheck import KeyFolder
 
 AUTHORITY_EXAMPLES = """Examples:
 
@@ -77,6 +66,9 @@ keys_app = typer.Typer(
 @one_line_errors
 def authority_command(folder: NewFolder, days: Days = 1825, as_json: AsJson = False) -> None:
     """Make a private authority, which says whose certificates hold. Keep its ca.key offline."""
+    from fedrec.keycheck import certificate_fingerprint
+    from fedrec.keyfiles import CA_CRT, make_authority
+
     make_authority(folder, days=days, now=datetime.now(UTC))
     path = folder / CA_CRT
     _tell({"certificate": str(path), "sha256": certificate_fingerprint(path)}, as_json=as_json)
@@ -95,6 +87,8 @@ def server_command(
     as_json: AsJson = False,
 ) -> None:
     """Make a server's TLS key and certificate, and the key it signs with; prints what clients pin."""
+    from fedrec.keyfiles import SERVER_PUB, make_server
+
     public = make_server(folder, authority, host, days=days, now=datetime.now(UTC), keep=keep)
     _tell({"server_key": public, "written_to": str(folder / SERVER_PUB)}, as_json=as_json)
 
@@ -110,6 +104,9 @@ def client_command(
     as_json: AsJson = False,
 ) -> None:
     """Make a client's keys: its node key, the key it signs replies with, a certificate request if wanted."""
+    from fedrec.keycheck import node_fingerprint, request_fingerprint
+    from fedrec.keyfiles import NODE_PUB, REPLY_PUB, TLS_CSR, make_client
+
     public = make_client(folder, name, with_request=certificate_request)
     node = folder / NODE_PUB
     facts = {"node_key": str(node), "node_fingerprint": node_fingerprint(node), "reply_key": public}
@@ -128,6 +125,10 @@ def sign_command(
     as_json: AsJson = False,
 ) -> None:
     """Let the sender of a request connect as a client. Only its key and name are taken, whatever else it asks."""
+    from fedrec.certificates import requested_name
+    from fedrec.keycheck import request_fingerprint
+    from fedrec.keyfiles import read_request, sign_request
+
     written = sign_request(request, authority, days=days, now=datetime.now(UTC))
     facts = {"name": requested_name(read_request(request)), "certificate": str(written)}
     _tell(facts | {"request_sha256": request_fingerprint(request)}, as_json=as_json)
@@ -140,6 +141,8 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Say what there is, its fingerprints and when it expires. Never shows a private key."""
+    from fedrec.keycheck import look_at
+
     seen = look_at(folder, now=datetime.now(UTC))
     typer.echo(json.dumps(seen.to_dict(), indent=2) if as_json else _page(seen))
     if seen.problems:
@@ -152,7 +155,7 @@ def _tell(facts: dict[str, str], *, as_json: bool) -> None:
     typer.echo(json.dumps(facts, indent=2) if as_json else text)
 
 
-def _page(seen: KeyFolder) -> str:
+def _page(seen: "KeyFolder") -> str:
     lines = [f"{seen.kind}: {seen.folder}"]
     for one in seen.files:
         lasts = f"until {one.expires:%Y-%m-%d} ({one.days_left} days)" if one.expires else ""

@@ -3,20 +3,19 @@
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from fedrec.cli.data import parse_mapping
 from fedrec.cli.errors import one_line_errors
 from fedrec.cli.simulate import resolve_settings
 from fedrec.config import Config
-from fedrec.data import load
-from fedrec.data.catalogue import Catalogue
-from fedrec.data.histories import Histories, build_histories
 from fedrec.errors import DataError, RunError
-from fedrec.report.progress import Progress
+
+if TYPE_CHECKING:
+    from fedrec.data.catalogue import Catalogue
+    from fedrec.data.histories import Histories
 
 
 @one_line_errors
@@ -55,7 +54,9 @@ def pretrain_command(
 
 def _pretrain(settings: Config, out: Path) -> dict[str, Any]:
     """Make the base of everybody in the data, and say what it is."""
-    from fedrec.model.base import base_digest  # torch comes with it: not for --help
+    import numpy as np
+
+    from fedrec.model.base import base_digest
 
     _refuse_used(out)
     histories, catalogue = _public_people(settings)
@@ -76,8 +77,11 @@ def _refuse_used(out: Path) -> None:
         raise RunError(f"{out}: cannot be written: {error.strerror}; choose another --out") from None
 
 
-def _public_people(settings: Config) -> tuple[Histories, Catalogue]:
+def _public_people(settings: Config) -> tuple["Histories", "Catalogue"]:
     """Everybody who has enough events, and the items."""
+    from fedrec.data import load
+    from fedrec.data.histories import build_histories
+
     events, catalogue, _ = load(settings.data)
     histories, _ = build_histories(
         events,
@@ -92,9 +96,10 @@ def _public_people(settings: Config) -> tuple[Histories, Catalogue]:
     return histories, catalogue
 
 
-def _make_whole(settings: Config, out: Path, catalogue: Catalogue, *, fit: Histories, judge: Histories) -> None:
+def _make_whole(settings: Config, out: Path, catalogue: "Catalogue", *, fit: "Histories", judge: "Histories") -> None:
     """Write the base beside ``out`` and rename it, so that there is a whole base or none."""
     from fedrec.model.making import make_base
+    from fedrec.report.progress import Progress
 
     with TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place, Progress() as progress:
         draft = Path(place) / out.name

@@ -9,7 +9,6 @@ import typer
 from fedrec.cli.errors import one_line_errors
 from fedrec.errors import PrivacyError
 from fedrec.paths import make_app_importable
-from fedrec.privacy.trust import CENTRAL, DISTRIBUTED
 
 if TYPE_CHECKING:
     from fedrec.agreement import Agreement
@@ -111,6 +110,8 @@ def _of_defaults() -> tuple["Agreement", "Ranker"]:
 
 def _text(audit: "Audit") -> str:
     """The claim, each check, the verdict."""
+    from fedrec.privacy.trust import CENTRAL, DISTRIBUTED
+
     lines = [f"Claim: {audit.plan.statement()}", ""]
     lines += [f"{'ok' if c.passed else 'FAILED':<8}{c.name}\n        {c.detail}" for c in audit.checks]
     passed = sum(check.passed for check in audit.checks)

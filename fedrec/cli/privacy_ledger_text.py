@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedrec.privacy.ledger import Kind, State
-
 _SHOWN = 10
 
 
@@ -58,6 +56,8 @@ def _number(value: float) -> str:
 
 
 def _row(entry: dict[str, Any]) -> str:
+    from fedrec.privacy.ledger import Kind, State
+
     steps = f"{entry['steps']} steps" if entry["state"] != State.RELEASED else ""
     what = f"{entry['round_id']} ({entry['kind']})" if entry["kind"] != Kind.TRAINING else entry["round_id"]
     return f"  {entry['sequence']:>6}  {entry['state']:<9} {steps:<10} {what}  {entry['reason']}".rstrip()

@@ -3,16 +3,18 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedrec.cli.errors import one_line_errors
 from fedrec.code import code_digest
 from fedrec.config import FederationConfig, PrivacyConfig
+from fedrec.config_policy import MIN_PEOPLE
 from fedrec.errors import ConfigError, PrivacyError
-from fedrec.privacy.plan import UNIT
-from fedrec.privacy.policy import MIN_PEOPLE, Policy, load_policy, parse_policy, write_policy
+
+if TYPE_CHECKING:
+    from fedrec.privacy.policy import Policy
 
 CHECK_EXAMPLES = """Examples:
 
@@ -51,6 +53,8 @@ def check_command(
     as_json: AsJson = False,
 ) -> None:
     """Read a policy as a client would, and say what it allows."""
+    from fedrec.privacy.policy import load_policy
+
     policy = load_policy(file)
     if as_json:
         typer.echo(json.dumps(policy.model_dump(mode="json") | {"digest": policy.digest()}, indent=2))
@@ -82,6 +86,9 @@ def new_command(
     ] = False,
 ) -> None:
     """Write a commented policy to start from. Whatever base, code or metric you don't name is not allowed."""
+    from fedrec.privacy.plan import UNIT
+    from fedrec.privacy.policy import parse_policy, write_policy
+
     if file.exists():
         raise ConfigError(f"{file}: exists; edit it, or choose another place")
     privacy, federation = PrivacyConfig(), FederationConfig()
@@ -134,9 +141,10 @@ def _base_digests(folders: list[Path]) -> list[str]:
         raise ConfigError(f"--base: {error.filename}: {error.strerror}; expected the folder of a base") from None
 
 
-def _text(policy: Policy) -> str:
+def _text(policy: "Policy") -> str:
     """Every limit with its meaning."""
-    lines = [f"{name:<21} {_shown(value):<24} {Policy.model_fields[name].description}" for name, value in policy]
+    fields = type(policy).model_fields
+    lines = [f"{name:<21} {_shown(value):<24} {fields[name].description}" for name, value in policy]
     return "\n".join([*lines, f"{'digest':<21} {policy.digest()}"])
 
 

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import polars as pl
 
+from fedrec.config import BUNDLED
 from fedrec.data.bundled import clean_bundled
 from fedrec.data.catalogue import Catalogue, catalogue_from_events, clean_catalogue, write_catalogue
 from fedrec.data.events import clean_events
 from fedrec.data.rules import RuleCount
 from fedrec.data.tables import write_atomically
 from fedrec.errors import ConfigError, DataError
-
-BUNDLED = "bundled"
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,6 @@ from fedrec.privacy.plan import UNIT, PrivacyPlan
 from fedrec.privacy.trust import LOCAL
 
 METRICS = ("ndcg@10", "hr@10")
-MIN_PEOPLE = 20  # what a new policy starts from, where its owner says nothing
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Cap = Annotated[int, Field(ge=0, le=2**53)]

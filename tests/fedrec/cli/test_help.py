@@ -1,4 +1,7 @@
-"""Every command explains itself in plain text, with an example where it has options."""
+"""Every command explains itself in plain text, with an example where it has options, and at once."""
+
+import subprocess
+import sys
 
 import pytest
 import typer.main
@@ -16,6 +19,7 @@ def _commands(command: Command, path: tuple[str, ...] = ()) -> dict[tuple[str, .
     return found
 
 
+SLOW_TO_IMPORT = ("cryptography", "flwr", "numpy", "polars", "safetensors", "torch", "transformers")
 COMMANDS = _commands(typer.main.get_command(app))
 
 
@@ -35,3 +39,14 @@ def test_commands_on_privacy_and_keys_show_examples_and_speak_json(path):
         shown = CliRunner().invoke(app, [*path, "--help"]).stdout
         assert f"fedrec {' '.join(path)}" in shown
         assert "--json" in shown or path[-1] == "new"  # it writes one file and has nothing to tell
+
+
+def test_help_loads_nothing_that_is_slow_to_import():
+    asked = "import sys; from typer.testing import CliRunner; from fedrec.cli import app; "
+    asked += "CliRunner().invoke(app, ['--help'], catch_exceptions=False); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    packages = {name.partition(".")[0] for name in loaded.split()}
+    assert packages >= {"fedrec", "typer"}
+    assert not packages & set(SLOW_TO_IMPORT)
