@@ -194,10 +194,8 @@ class EventStore:
 
     def permissions(self) -> tuple[float, ...]:
         """Numbers that change whenever somebody is forgotten, readmitted, or says another thing about training."""
-        query = """SELECT (SELECT count(*) FROM forgotten), (SELECT total(at) FROM forgotten),
-            (SELECT total(readmitted) FROM forgotten), (SELECT count(*) FROM people WHERE NOT training),
-            (SELECT total(person) FROM people WHERE NOT training),
-            (SELECT total(person * person) FROM people WHERE NOT training)"""
+        query = """SELECT * FROM (SELECT count(*), total(at), total(readmitted) FROM forgotten),
+            (SELECT count(*), total(person), total(person * person) FROM people WHERE NOT training)"""
         with self._file.connection() as connection:
             return tuple(connection.execute(query).fetchone())
 

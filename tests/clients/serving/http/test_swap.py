@@ -3,14 +3,17 @@
 import asyncio
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from clients.serving.http import answering
 from clients.serving.http.bodies import RecommendBody
+from clients.serving.http.service import _Service
 from clients.serving.memory_of_store import memory_of
 from clients.serving.store import EventStore
+from fedrec.config_serving import HttpConfig
 from fedrec.errors import RunError
 from fedrec.runfolder import ADAPTER
 from tests.clients.serving.http.tiny_service import another_run, service_of
@@ -22,6 +25,13 @@ BODY = {"history": ["i03", "i09"], "k": 40}
 @pytest.fixture
 def other(counted_run, tmp_path):
     return another_run(counted_run.out, tmp_path / "other")
+
+
+@pytest.fixture
+def elsewhere(service, tmp_path):
+    """The service's store, as another process opens it."""
+    with EventStore.open(tmp_path / "shop.sqlite") as opened:
+        yield opened
 
 
 def lists_of(answers):
@@ -139,6 +149,37 @@ def test_a_memory_read_before_somebody_was_forgotten_does_not_come_back(guarded,
     background.join(30)
     fresh = memory_of(store, current.served.model, current.served.config)
     assert are_equal(current.served.memory, fresh)
+
+
+def test_a_memory_is_out_of_date_from_a_change_made_elsewhere_until_it_is_read_anew(service, elsewhere):
+    current, store = service.desk.current, service.desk.store
+    assert store.permissions() == current.read_under
+    elsewhere.forget("p007")
+    elsewhere.readmit("p007")
+    assert store.permissions() != current.read_under
+    current.remember()
+    assert store.permissions() == current.read_under
+
+
+def test_the_memory_is_counted_anew_once_for_a_change_made_elsewhere(service, elsewhere, monkeypatch):
+    current, store = service.desk.current, service.desk.store
+    looks, counts, permissions, remember = [], [], store.permissions, current.remember
+    monkeypatch.setattr(store, "permissions", lambda: looks.append(1) or permissions())
+    monkeypatch.setattr(current, "remember", lambda: counts.append(1) or remember())
+    watcher = _Service(Path(), Path(), service.desk, service.door, None, HttpConfig(watch_s=0.001))
+
+    async def watch(times):
+        watching = asyncio.create_task(watcher._watch_people())
+        end = len(looks) + times
+        while len(looks) < end:
+            await asyncio.sleep(0.001)
+        watching.cancel()
+
+    asyncio.run(watch(10))
+    assert counts == []
+    elsewhere.set_choice("p007", training=False)
+    asyncio.run(watch(10))
+    assert counts == [1]
 
 
 def test_where_the_store_cannot_be_read_there_is_no_memory_rather_than_an_old_one(guarded, key, monkeypatch):
