@@ -1,5 +1,6 @@
 """What is exported scores as the ranker does, in a process that has never heard of fedrec."""
 
+import copy
 import hashlib
 import json
 import re
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 
 import clients.serving.program as program_module
+from clients.serving import exporting
 from clients.serving.exporting import export_model, int8_quality
 from clients.serving.model import load_model
 from clients.serving.program import Int8Linear, int8_codes, onnx_program, with_int8_weights
@@ -22,6 +24,7 @@ from clients.serving.scoring import score_parts
 from fedrec.data.histories import Histories
 from fedrec.errors import ConfigError, RunError
 from fedrec.evaluation.masking import Masking
+from fedrec.evaluation.panel import panel_people
 from fedrec.model.base import PANEL
 from tests.tiny_ranker import HISTORY, ITEMS, adapted, vectors
 from tests.tiny_run import ROOT
@@ -145,18 +148,45 @@ def test_what_int8_changes_is_measured_on_the_same_people_and_leaves_the_model_a
     assert not model.ranker.training
 
 
-def test_what_is_measured_as_int8_is_what_is_written(model, counted_run, tmp_path, monkeypatch):
-    """Layers of zeros in place of rounded ones: the figures move, and the program says the same as they do."""
+def coarse_codes(vectors):
+    """Rounded as int8 is, and then to steps of 64, so that it shows."""
+    codes, scales = int8_codes(vectors)
+    return codes // 64 * 64, scales
+
+
+def changed(ranker, *, coarse, silent):
+    """The ranker with coarse item vectors, with linear layers that say nothing, or both."""
+    copied, (codes, scales) = copy.deepcopy(ranker), coarse_codes(ranker.vectors.numpy())
+    if coarse:
+        copied.vectors = torch.from_numpy(codes * scales[:, None])
+    for layer in copied.modules() if silent else ():
+        if isinstance(layer, nn.Linear):
+            layer.weight.data.zero_()
+    return copied.eval()
+
+
+def test_what_is_measured_as_int8_and_what_is_written_have_both_vectors_and_weights_rounded(
+    model, counted_run, tmp_path, monkeypatch
+):
+    """Coarse vectors and layers of zeros stand for rounded ones: measured and written is the ranker that has both."""
     monkeypatch.setattr(program_module, "_WORTH_ROUNDING", 1)
     monkeypatch.setattr(Int8Linear, "weight", property(lambda self: 0 * self.codes.float()))
-    panel = Histories.load(counted_run.out / "base" / PANEL)
-    quality = int8_quality(model, panel, masking=Masking.LAST)
-    assert quality.int8 != quality.float32
-    export_model(model, tmp_path / "model", int8=True)
+    monkeypatch.setattr(exporting, "int8_codes", coarse_codes)
+    panel, parts = Histories.load(counted_run.out / "base" / PANEL), list(model.parts.values())
     items, positions = np.array([[3, 9], [30, 1]]), np.array([0, 0])
-    scores = ask(onnxruntime.InferenceSession(tmp_path / "model" / "ranker.onnx"), items, positions)
-    exact = scores_of(model.ranker, items, positions)
-    assert np.abs(scores - exact).max() > 10 * CLOSE
+    measured = int8_quality(model, panel, masking=Masking.LAST).int8
+    export_model(model, tmp_path / "model", int8=True)
+    written = ask(onnxruntime.InferenceSession(tmp_path / "model" / "ranker.onnx"), items, positions)
+    for coarse, silent in ((True, True), (True, False), (False, True)):
+        ranker = changed(model.ranker, coarse=coarse, silent=silent)
+        off = np.abs(written - scores_of(ranker, items, positions)).max()
+        figure = panel_people(ranker, panel, masking=Masking.LAST, parts=parts)[1].mean()
+        if coarse and silent:
+            assert off < CLOSE
+            assert measured == pytest.approx(figure, abs=1e-6)
+        else:
+            assert off > 10 * CLOSE
+            assert measured != pytest.approx(figure, abs=1e-6)
 
 
 def test_the_manifest_says_what_is_there(model, exported):
