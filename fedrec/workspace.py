@@ -1,6 +1,7 @@
 """The private half of a simulated run: every client's people in one file, each client reading its own slice.
 
-A real client has its own data and no workspace; this is what ``fedrec simulate`` prepares instead.
+A real client has its own data and no workspace; this is what ``fedrec simulate`` prepares instead. A client that is
+never asked costs its slice of that file and one byte: its ledger is made when it is first asked.
 """
 
 import hashlib
@@ -8,16 +9,17 @@ import shutil
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
 from fedrec.agreement import FILE as AGREEMENT_FILE
 from fedrec.agreement import Agreement
 from fedrec.code import code_digest
 from fedrec.data.histories import Histories
-from fedrec.errors import PrivacyError, RunError
+from fedrec.errors import DataError, PrivacyError, RunError
+from fedrec.firstuse import FirstUse
 from fedrec.privacy.ledger import Ledger, LedgerFiles
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.policy import Policy, load_policy, write_policy
@@ -50,12 +52,20 @@ def client_histories(run: Path, partition: int) -> Histories:
     Raises:
         RunError: there is no such client, or the file is damaged.
     """
-    clients, people = _read(_file(run).resolve())
-    if not 0 <= partition < len(clients) - 1:
-        raise RunError(
-            f"{_file(run)}: holds clients 0 to {len(clients) - 2}, not {partition}; match --clients to the run"
-        )
-    return people.subset(np.arange(clients[partition], clients[partition + 1]))
+    path = _file(run).resolve()
+    try:
+        people = _read(path)
+        clients = people["clients"].get_shape()[0] - 1
+        if not 0 <= partition < clients:
+            raise RunError(
+                f"{_file(run)}: holds clients 0 to {clients - 1}, not {partition}; match --clients to the run"
+            )
+        first, end = people["clients"][partition : partition + 2]
+        offsets = people["offsets"][int(first) : int(end) + 1]
+        events = slice(int(offsets[0]), int(offsets[-1]))
+        return Histories(offsets - offsets[0], people["items"][events], people["timestamps"][events])
+    except (OSError, ValueError, IndexError, KeyError, SafetensorError, DataError) as error:
+        raise _unusable(path, error) from None
 
 
 def client_count(run: Path) -> int:
@@ -64,8 +74,11 @@ def client_count(run: Path) -> int:
     Raises:
         RunError: the workspace is missing or damaged.
     """
-    clients, _ = _read(_file(run).resolve())
-    return len(clients) - 1
+    path = _file(run).resolve()
+    try:
+        return _read(path)["clients"].get_shape()[0] - 1
+    except (OSError, KeyError, SafetensorError) as error:
+        raise _unusable(path, error) from None
 
 
 def copy_workspace(run: Path, other: Path) -> None:
@@ -98,7 +111,7 @@ def make_keys(run: Path) -> str:
 
 
 def open_budgets(run: Path, agreement: Agreement, *, clients: int) -> None:
-    """Make what guards the simulated clients' budgets: one policy for all, and an empty ledger for each.
+    """Make what guards the simulated clients' budgets: one policy for all, and the list of who was ever asked.
 
     ``make_keys`` comes first: the agreement names its key.
     A simulated client's policy allows exactly the agreed plan, base and code, and pins the agreed server key.
@@ -119,9 +132,7 @@ def open_budgets(run: Path, agreement: Agreement, *, clients: int) -> None:
             statistics=agreement.statistics is not None,
         )
         write_policy(policy, _policy_path(run))
-    for partition in range(clients):
-        dataset = _dataset(client_histories(run, partition))
-        Ledger.create(ledger_files(run, partition), dataset=dataset, policy=policy, durable=False)
+    _first_use(run).create(clients)
 
 
 def policy_of(run: Path, plan: PrivacyPlan) -> Policy | None:
@@ -134,15 +145,27 @@ def policy_of(run: Path, plan: PrivacyPlan) -> Policy | None:
 
 
 def ledger_of(run: Path, partition: int, plan: PrivacyPlan) -> Ledger:
-    """Open the ledger of one simulated client.
+    """Open the ledger of one simulated client; make it when the client is asked for the first time.
 
     A simulation's people are not at stake in a power cut, so its ledgers do not wait for the disk.
 
     Raises:
-        PrivacyError: missing, altered or rolled back.
+        PrivacyError: missing though it was made before, altered or rolled back.
     """
-    dataset = _dataset(client_histories(run, partition))
-    return Ledger.open(ledger_files(run, partition), dataset=dataset, policy=policy_of(run, plan), durable=False)
+    dataset, policy = _dataset(client_histories(run, partition)), policy_of(run, plan)
+    files = ledger_files(run, partition)
+    with _first_use(run).of(partition) as is_first:
+        # Of the three files the witness is written last. Without it, and never noted, nothing was ever charged.
+        if is_first and not files.witness.exists():
+            for left_by_a_crash in (*files, files.write_ahead_log):
+                left_by_a_crash.unlink(missing_ok=True)
+            return Ledger.create(files, dataset=dataset, policy=policy, durable=False)
+    return Ledger.open(files, dataset=dataset, policy=policy, durable=False)
+
+
+def was_asked(run: Path, partition: int) -> bool:
+    """Whether there is, or must be, a ledger of one simulated client; who was never asked has spent nothing."""
+    return _first_use(run).was(partition) or any(path.exists() for path in ledger_files(run, partition))
 
 
 def ledger_files(run: Path, partition: int) -> LedgerFiles:
@@ -168,6 +191,10 @@ def _check_not_agreed(run: Path) -> None:
         raise PrivacyError(f"{run}: was agreed on already; its ledgers are kept, and a lost one is no fresh budget")
 
 
+def _first_use(run: Path) -> FirstUse:
+    return FirstUse(run / "ledger" / "asked")
+
+
 def _policy_path(run: Path) -> Path:
     return run / "policy.toml"
 
@@ -185,9 +212,11 @@ def _file(run: Path) -> Path:
 
 
 @lru_cache(maxsize=2)
-def _read(path: Path) -> tuple[np.ndarray, Histories]:
-    try:
-        arrays = load_file(path)
-        return arrays["clients"], Histories(arrays["offsets"], arrays["items"], arrays["timestamps"])
-    except (OSError, KeyError, SafetensorError) as error:
-        raise RunError(f"{path}: not a usable workspace: {error}; prepare the run again") from None
+def _read(path: Path) -> dict[str, Any]:
+    """Each array of the workspace by name, mapped and not read: a slice of one costs no more than itself."""
+    stored = safe_open(path, framework="numpy").__enter__()
+    return {name: stored.get_slice(name) for name in ("clients", "offsets", "items", "timestamps")}
+
+
+def _unusable(path: Path, error: Exception) -> RunError:
+    return RunError(f"{path}: not a usable workspace: {error}; prepare the run again")

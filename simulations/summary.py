@@ -20,7 +20,7 @@ from fedrec.privacy.accounting import round_up
 from fedrec.privacy.trust import CENTRAL, DISTRIBUTED, LOCAL
 from fedrec.report.inputs import METRICS
 from fedrec.runfolder import SPLIT, STATISTICS
-from fedrec.workspace import ledger_of
+from fedrec.workspace import ledger_of, was_asked
 from server.strategy import ServerState
 from simulations.compare import Results
 from simulations.prepare import People
@@ -169,10 +169,13 @@ def _privacy(config: Config, run: Path, agreement: Agreement, state: ServerState
 
 
 def _client_epsilons(run: Path, agreement: Agreement, *, clients: int) -> list[float | None]:
-    """Read what each client's own ledger says; None for each without privacy."""
+    """Read what each client's own ledger says, 0 for who was never asked; None for each without privacy."""
     if not agreement.plan.private:
         return [None] * clients
-    return [ledger_of(run, partition, agreement.plan).spent() for partition in range(clients)]
+    return [
+        ledger_of(run, partition, agreement.plan).spent() if was_asked(run, partition) else 0.0
+        for partition in range(clients)
+    ]
 
 
 def _table(rows: dict[str, Evaluation]) -> dict[str, dict[str, float]]:

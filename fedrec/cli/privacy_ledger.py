@@ -63,13 +63,13 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Say what was spent on whom, and how much the policy leaves; checks every line first."""
-    from fedrec.cli.privacy_ledger_facts import facts_of, sources_of
+    from fedrec.cli.privacy_ledger_facts import facts_of, never_asked, sources_of
 
     found = [facts_of(one) for one in sources_of(source, policy=policy, key=key, witness=witness)]
     if as_json:
         typer.echo(json.dumps({"ledgers": found}, indent=2, allow_nan=False))
     elif source.is_dir():
-        typer.echo("\n".join(line_of(facts) for facts in found))
+        typer.echo("\n".join([*(line_of(facts) for facts in found), *never_asked(source, asked=len(found))]))
     else:
         typer.echo(page_of(found[0]))
 
@@ -87,7 +87,7 @@ def verify_command(
     as_json: AsJson = False,
 ) -> None:
     """Check every line, the witness and the server's countersignature. Exit code 3 when one does not hold."""
-    from fedrec.cli.privacy_ledger_facts import check_of, files_of, sources_of
+    from fedrec.cli.privacy_ledger_facts import check_of, files_of, never_asked, sources_of
     from fedrec.privacy.ledger_access import accept_head
 
     if accept_head_:
@@ -103,9 +103,8 @@ def verify_command(
     if as_json:
         typer.echo(json.dumps({"ok": not failed, "ledgers": checks}, indent=2))
     else:
-        typer.echo(
-            "\n".join(f"{'ok' if check['ok'] else 'FAILED':<7}{check['ledger']}: {check['detail']}" for check in checks)
-        )
+        lines = [f"{'ok' if check['ok'] else 'FAILED':<7}{check['ledger']}: {check['detail']}" for check in checks]
+        typer.echo("\n".join([*lines, *never_asked(source, asked=len(checks))]))
     if failed:
         raise PrivacyError(f"{failed} of {len(checks)} ledgers failed: do not train until this is explained")
 
@@ -144,15 +143,14 @@ def reconcile_command(
     as_json: AsJson = False,
 ) -> None:
     """Give back the steps that a charge did not use. Nothing can be sent on that charge afterwards."""
-    from fedrec.cli.privacy_ledger_facts import facts_of, sources_of
+    from fedrec.cli.privacy_ledger_facts import clients_of, facts_of, sources_of
     from fedrec.privacy.ledger import Ledger
 
     if source.is_dir() != (client is not None):
         raise ConfigError("--client: goes with the folder of a run, and a run needs it")
-    chosen = sources_of(source, policy=policy, key=key, witness=witness)
-    if client is not None and not 0 <= client < len(chosen):
-        raise ConfigError(f"--client {client}: expected 0 to {len(chosen) - 1}")
-    one = chosen[client or 0]
+    if client is not None and client not in range(clients := clients_of(source)):
+        raise ConfigError(f"--client {client}: expected 0 to {clients - 1}")
+    one = sources_of(source, policy=policy, key=key, witness=witness, client=client)[0]
     Ledger.open(one.files, dataset=None, policy=one.policy).settle(entry, steps=steps, reason=reason)
     facts = facts_of(one)
     typer.echo(json.dumps(facts, indent=2, allow_nan=False) if as_json else page_of(facts))

@@ -21,8 +21,10 @@ class Source(NamedTuple):
     policy: Policy | None
 
 
-def sources_of(source: Path, *, policy: Path | None, key: Path | None, witness: Path | None) -> list[Source]:
-    """The ledgers that were named: one, or all of a run.
+def sources_of(
+    source: Path, *, policy: Path | None, key: Path | None, witness: Path | None, client: int | None = None
+) -> list[Source]:
+    """The ledgers that were named: one, or of a run those of all clients that were ever asked, or of one client.
 
     Raises:
         ConfigError: neither is there, or a key or witness was given with a run.
@@ -34,16 +36,17 @@ def sources_of(source: Path, *, policy: Path | None, key: Path | None, witness: 
         return [Source(files_of(source, key=key, witness=witness), load_policy(path) if path else None)]
     if key or witness:
         raise ConfigError("--key, --witness: go with a LEDGER; a run knows where its own are")
-    from fedrec.workspace import ledger_files  # slow to import, and a single ledger does not need it
+    from fedrec.workspace import ledger_files, was_asked  # slow to import, and a single ledger does not need it
 
-    if not (clients := _clients(source)):
+    if not (clients := clients_of(source)):
         raise ConfigError(f"{source}: expected a ledger, or the folder of a run")
     path = policy or (source / "policy.toml")
     limits = load_policy(path) if policy or path.exists() else None
-    return [Source(ledger_files(source, partition), limits) for partition in range(clients)]
+    asked = [at for at in range(clients) if was_asked(source, at)] if client is None else [client]
+    return [Source(ledger_files(source, partition), limits) for partition in asked]
 
 
-def _clients(run: Path) -> int:
+def clients_of(run: Path) -> int:
     """Clients of a run: as many as it was prepared with, even where every trace of the last one's ledger is gone."""
     from fedrec.workspace import client_count
 
@@ -51,6 +54,12 @@ def _clients(run: Path) -> int:
     numbers = [int(found[1]) for name in traces if (found := re.match(r"client-(\d+)\.", name))]
     prepared = client_count(run) if (run / "workspace" / "people.safetensors").exists() else 0
     return max([prepared, *(number + 1 for number in numbers)])
+
+
+def never_asked(source: Path, *, asked: int) -> list[str]:
+    """A line on the clients of a run that have no ledger yet; nothing where all have, or for a single ledger."""
+    never = clients_of(source) - asked if source.is_dir() else 0
+    return [f"{never} more clients were never asked: nothing was spent on their people"] if never else []
 
 
 def files_of(ledger: Path, *, key: Path | None, witness: Path | None) -> LedgerFiles:

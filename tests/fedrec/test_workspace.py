@@ -1,7 +1,11 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from fedrec.agreement import write_agreement
+from fedrec.cli.privacy_ledger import ledger_app
 from fedrec.code import code_digest
 from fedrec.data.histories import Histories
 from fedrec.errors import PrivacyError, RunError
@@ -17,6 +21,7 @@ from fedrec.workspace import (
     open_budgets,
     policy_of,
     replies_path,
+    was_asked,
     write_workspace,
 )
 from tests.tiny_ranker import agreement, histories, open_plan, private_plan
@@ -91,13 +96,75 @@ def test_lost_ledger_is_never_a_fresh_budget(run):
             PrivacyError, match="was agreed on already; its ledgers are kept, and a lost one is no fresh"
         ):
             again()
-    (run / "ledger" / "client-00001.sqlite").unlink()
+    ledger_of(run, 1, agreed.plan)
+    files = ledger_files(run, 1)
+    files.ledger.unlink()
     with pytest.raises(PrivacyError, match="the ledger was lost"):
         ledger_of(run, 1, agreed.plan)
+    for rest in files[1:]:
+        rest.unlink()
+    with pytest.raises(PrivacyError, match=r"client-00001\.sqlite: no ledger here; expected an existing one"):
+        ledger_of(run, 1, agreed.plan)
+
+
+def test_client_that_was_never_asked_costs_one_byte(run):
+    agreed = agreement(private_plan(), server_key=make_keys(run))
+    open_budgets(run, agreed, clients=3)
+    assert (run / "ledger" / "asked").read_bytes() == bytes(3)
+    assert not any(path.exists() for partition in range(3) for path in ledger_files(run, partition))
+    ledger_of(run, 2, agreed.plan)
+    assert [was_asked(run, partition) for partition in range(3)] == [False, False, True]
+    assert [partition for partition in range(3) if ledger_files(run, partition).ledger.exists()] == [2]
+
+
+@pytest.mark.parametrize("harm", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+def test_without_the_list_of_who_was_asked_no_ledger_is_made(run, harm):
+    agreed = agreement(private_plan(), server_key=make_keys(run))
+    open_budgets(run, agreed, clients=3)
+    write_agreement(agreed, run)
+    harm(run / "ledger" / "asked")
+    with pytest.raises(PrivacyError, match=r"client-00000\.sqlite: no ledger here; expected an existing one"):
+        ledger_of(run, 0, agreed.plan)
+    assert not any(path.exists() for path in ledger_files(run, 0))
+
+
+def test_ledger_that_a_crash_left_half_made_is_made_anew_and_a_whole_one_is_kept(run):
+    agreed = agreement(private_plan(), server_key=make_keys(run))
+    open_budgets(run, agreed, clients=3)
+    ledger_files(run, 0).key.write_text("cut sho")
+    assert ledger_of(run, 0, agreed.plan).spent() == 0
+    ledger_of(run, 1, agreed.plan).charge("run-1/1", agreed.plan.training(1), plan=agreed.plan)
+    open_list = run / "ledger" / "asked"
+    open_list.write_bytes(bytes(3))  # as if a crash had come before the note, or an old list had been put back
+    assert ledger_of(run, 1, agreed.plan).spent() > 0
+    assert open_list.read_bytes() == b"\0\1\0"
+
+
+def test_clients_that_were_never_asked_are_counted_and_not_looked_for(run):
+    agreed = agreement(private_plan(), server_key=make_keys(run))
+    open_budgets(run, agreed, clients=3)
+    ledger_of(run, 1, agreed.plan)
+    for command in ("show", "verify"):
+        found = CliRunner().invoke(ledger_app, [command, str(run)])
+        assert found.exit_code == 0
+        first, last = found.stdout.splitlines()
+        assert "client-00001" in first
+        assert last == "2 more clients were never asked: nothing was spent on their people"
+    ledger_files(run, 1).ledger.unlink()
+    assert CliRunner().invoke(ledger_app, ["verify", str(run)]).exit_code == 3
+
+
+def test_two_that_ask_a_client_for_the_first_time_share_one_ledger(run):
+    agreed = agreement(private_plan(), server_key=make_keys(run))
+    open_budgets(run, agreed, clients=3)
+    with ThreadPoolExecutor(4) as threads:
+        heads = list(threads.map(lambda _: ledger_of(run, 0, agreed.plan).head(), range(8)))
+    assert len(set(heads)) == 1
 
 
 def test_budgets_that_a_crash_left_half_made_are_made_anew(run):
     open_budgets(run, agreement(private_plan(), server_key=make_keys(run)), clients=2)
+    ledger_of(run, 0, agreement(private_plan()).plan)
     (run / "keys" / "client-00000.key").unlink()
     agreed = agreement(private_plan(), server_key=make_keys(run))
     open_budgets(run, agreed, clients=3)

@@ -82,7 +82,7 @@ def facts_of_ledger(files: LedgerFiles, policy: Policy | None) -> Facts:
 
 
 def run_ledgers(run: Path, agreement: "Agreement") -> dict[str, Ledger]:
-    """Open the ledger of every client that the run was prepared with.
+    """Open the ledger of every client that the run was prepared with; whoever was never asked gets one here.
 
     Raises:
         RunError: the workspace cannot be read.
