@@ -31,9 +31,10 @@ from server.panel import load_judge
 from server.statistics import weighed_pairs
 from server.strategy import ServerState
 from simulations.prepare import People
-from simulations.rows import MerchantScorer, Table, fine_tuned, ranker_scorer
+from simulations.rows import MerchantScorer, Table, fine_tuned, ranker_scorer, streamed_scorer
 
 REFERENCE = "reference-no-noise"  # the run without noise, inside the run's own folder
+LARGE_CATALOGUE = 65_536  # items; above, a row of scores is never made where it can be avoided
 CENTRAL_EPOCHS = 5
 CENTRAL_BATCH = 128
 CENTRAL_RATE = 3e-3
@@ -84,7 +85,8 @@ class _Contenders:
     def alone(self, adapter: Arrays, counted: Sequence[PairPart] = ()) -> Evaluation:
         """One adapter, the public pairs and those that were counted for everybody, merchant-local parts off."""
         load_adapter_arrays(self.ranker, adapter)
-        return self.table.judge(ranker_scorer(self.ranker, self._train, parts=[*self._pairs, *counted]))
+        scorer = streamed_scorer if self.ranker.items > LARGE_CATALOGUE else ranker_scorer
+        return self.table.judge(scorer(self.ranker, self._train, parts=[*self._pairs, *counted]))
 
     def at_merchants(self, adapter: Arrays, counted: Sequence[PairPart] = ()) -> Evaluation:
         """The adapter as each merchant would deploy it: fine-tuned on its own people, its own memory on top."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from clients.memory import LocalMemory, MemorySpec
 from clients.personal import FineTuning, fine_tune
@@ -11,6 +12,7 @@ from clients.training import LocalTraining
 from fedrec.data.histories import Histories
 from fedrec.evaluation.masking import Masking
 from fedrec.evaluation.protocol import Evaluation, Scorer, evaluate
+from fedrec.evaluation.streaming import DotScorer, Wanted
 from fedrec.model.adapters import load_adapter_arrays
 from fedrec.model.pairs import PairPart, scores_with
 from fedrec.model.ranker import Ranker
@@ -33,7 +35,7 @@ class Table:
     masking: Masking
     clients: tuple[np.ndarray, ...]
 
-    def judge(self, scorer: Scorer) -> Evaluation:
+    def judge(self, scorer: Scorer | DotScorer) -> Evaluation:
         """Rank the whole catalogue for every person at a client."""
         return evaluate(
             scorer,
@@ -43,6 +45,20 @@ class Table:
             masking=self.masking,
             clients=self.clients,
         )
+
+
+def streamed_scorer(ranker: Ranker, histories: Histories, *, parts: Sequence[PairPart] = ()) -> DotScorer:
+    """The same as ``ranker_scorer`` without a row of scores; for catalogues of any size."""
+
+    @torch.no_grad()
+    def wanted(people: np.ndarray) -> Wanted:
+        ranker.eval()
+        items, last = latest_events(histories, people, history=ranker.spec.history)
+        sequence, text = ranker.states(items, last)
+        added = [part.after(items.numpy(), last.numpy()) for part in parts]
+        return Wanted((sequence + text)[:, 0], sum(added[1:], added[0]) if added else None)
+
+    return DotScorer(ranker.vectors, ranker.bias.detach(), wanted)
 
 
 def ranker_scorer(ranker: Ranker, histories: Histories, *, parts: Sequence[PairPart] = ()) -> Scorer:

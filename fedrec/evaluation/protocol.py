@@ -10,8 +10,10 @@ from fedrec.errors import DataError, RunError
 from fedrec.evaluation.fairness import worst_tenth
 from fedrec.evaluation.masking import Masking
 from fedrec.evaluation.metrics import CUTOFFS, METRICS, ranking_metrics, target_ranks, top_items
+from fedrec.evaluation.streaming import DotScorer, ranks_and_best
 
 COLD, COLD_CUTOFF = "cold_hr@10", 10
+MOST_CELLS = 1 << 24  # scores held at a time where a scorer gives whole rows, 64 MB
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Scores of the whole catalogue, (B, I) float32, for B people given as indices into the split."""
@@ -76,7 +78,7 @@ class Evaluation:
 
 
 def evaluate(
-    scorer: Scorer,
+    scorer: Scorer | DotScorer,
     split: Split,
     *,
     people: np.ndarray,
@@ -89,14 +91,15 @@ def evaluate(
     """Rank the whole catalogue for each person and compare with what they took next.
 
     Args:
-        scorer: gives (B, I) finite scores for B people.
+        scorer: gives (B, I) finite scores for B people, or says what they look for among the items' vectors.
         split: what was seen and what was held out.
         people: indices into the split, (N,); those without a target are passed over.
         items: size of the catalogue, I.
         masking: what a person's training events take out of the ranking. ``LAST`` is right only where consecutive
             repeats were merged, ``HISTORY`` only where nothing is taken twice: a target that is masked is missed.
         clients: indices into the split for each client, to report the worst of them.
-        batch: people scored at a time; the (people, I) matrix is never held whole.
+        batch: people scored at a time, at most. The (people, I) matrix is never held whole: rows of scores are as few
+            as fit into ``MOST_CELLS``, and of a ``DotScorer`` there are none.
         progress: called with (people done, people in all) after each block.
 
     Returns:
@@ -114,17 +117,15 @@ def evaluate(
     per_person = {name: np.empty(len(people)) for name in METRICS}
     is_shown = {cutoff: np.zeros(items, dtype=bool) for cutoff in CUTOFFS}
     is_cold, cold = np.bincount(split.train.items, minlength=items) == 0, np.full(len(people), np.nan)
+    if not isinstance(scorer, DotScorer):
+        batch = max(1, min(batch, MOST_CELLS // items))
     for start in range(0, len(people), batch):
         block = people[start : start + batch]
-        scores = _checked_scores(scorer(block), people=len(block), items=items)
-        if masking is not Masking.NONE:
-            scores = _masked(scores, split, block, masking)
-        best = top_items(scores, max(CUTOFFS))
+        every_rank, best = _placed(scorer, split, block, items=items, masking=masking)
         for cutoff, shown in is_shown.items():
             shown[best[:, :cutoff]] = True
-        for row, person in enumerate(block):
+        for row, (person, ranks) in enumerate(zip(block, every_rank, strict=True)):
             targets = split.targets.of(int(person))
-            ranks = target_ranks(scores[row], targets)
             for name, value in ranking_metrics(ranks).items():
                 per_person[name][start + row] = value
             if is_cold[targets].any():
@@ -154,6 +155,21 @@ def paired_difference(first: np.ndarray, second: np.ndarray) -> tuple[float, flo
     if len(difference) < 2:
         return float(difference.mean()), float("nan")
     return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+
+
+def _placed(
+    scorer: Scorer | DotScorer, split: Split, block: np.ndarray, *, items: int, masking: Masking
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """The rank of each target of each person in ``block``, and everybody's best items, (B, K)."""
+    targets = [split.targets.of(int(person)) for person in block]
+    if isinstance(scorer, DotScorer):
+        hidden = [masking.hidden(split.train.of(int(person))) for person in block]
+        return ranks_and_best(scorer, block, targets=targets, hidden=hidden, shown=max(CUTOFFS))
+    scores = _checked_scores(scorer(block), people=len(block), items=items)
+    if masking is not Masking.NONE:
+        scores = _masked(scores, split, block, masking)
+    ranks = [target_ranks(row, wanted) for row, wanted in zip(scores, targets, strict=True)]
+    return ranks, top_items(scores, max(CUTOFFS))
 
 
 def _checked_scores(scores: np.ndarray, *, people: int, items: int) -> np.ndarray:
