@@ -13,7 +13,7 @@ CLIPPINGS: tuple[str, ...] = get_args(Clipping)
 
 _STABILISER = 0.01  # gamma of AUTO-S
 _SHRINK = 1.0 - 1e-9  # so that the bound also holds after rounding in float64
-_BLOCK_ELEMENTS = 1 << 22  # float64 work space of about 32 MB at a time
+_BLOCK_ELEMENTS = 1 << 17  # float64 work space of about 1 MB at a time, which a core keeps close
 
 
 def clip_sum(gradients: Tensor, clip_norm: float, kind: str) -> Tensor:
@@ -44,7 +44,8 @@ def clip_sum(gradients: Tensor, clip_norm: float, kind: str) -> Tensor:
     total = torch.zeros(gradients.shape[1], dtype=torch.float64, device=gradients.device)
     rows = max(1, _BLOCK_ELEMENTS // max(1, gradients.shape[1]))
     for block in torch.split(gradients.detach(), rows):
-        total += _clipped(block.double(), clip_norm * _SHRINK, kind).sum(dim=0)
+        weights, direction = _clipped(block, clip_norm * _SHRINK, kind)
+        total += weights @ direction
     return total
 
 
@@ -60,19 +61,24 @@ def check_clipping(clip_norm: float, kind: str) -> None:
         raise PrivacyError(f"clipping={kind!r}: expected one of {', '.join(CLIPPINGS)}; set privacy.clipping")
 
 
-def _clipped(rows: Tensor, bound: float, kind: str) -> Tensor:
-    """(B, P) float64 to (B, P) float64, every row at most ``bound`` long.
+def _clipped(rows: Tensor, bound: float, kind: str) -> tuple[Tensor, Tensor]:
+    """Weights (B,) and directions (B, P), float64, of rows (B, P): each weight times its direction is <= bound long.
 
-    Rows are first divided by their largest entry, so squares neither overflow nor vanish.
+    A direction is the row over the power of two below its largest entry: squares neither overflow nor vanish, and
+    a row that is not shortened comes back to the last digit.
     """
-    is_finite = torch.isfinite(rows).all(dim=1, keepdim=True)
-    rows = torch.where(is_finite, rows, 0.0)  # a product with 0 would keep NaN
-    peak = rows.abs().amax(dim=1, keepdim=True) if rows.shape[1] else rows.new_zeros(len(rows), 1)
-    safe_peak = torch.where(peak > 0, peak, 1.0)
-    direction = rows / safe_peak
-    length = torch.linalg.vector_norm(direction, dim=1, keepdim=True)  # in [1, sqrt(P)], or 0
+    if not rows.shape[1]:
+        return rows.new_zeros(len(rows), dtype=torch.float64), rows.double()
+    lowest, highest = torch.aminmax(rows, dim=1)  # a NaN comes through
+    peak = torch.maximum(-lowest, highest).double()
+    is_finite = torch.isfinite(peak)
+    exponent = torch.frexp(torch.where(is_finite, peak, 1.0)).exponent - 1
+    scale = torch.ldexp(torch.ones_like(peak), exponent.clamp(-1022, 1023))
+    direction = rows / scale[:, None]  # float64, largest entry in [1, 2)
+    direction.masked_fill_(~is_finite[:, None], 0.0)  # a product with 0 would keep NaN
+    length = torch.linalg.vector_norm(direction, dim=1)
     if kind == "auto-s":
-        rescaled: Tensor = direction * (bound / (length + _STABILISER / safe_peak))
-        return rescaled
-    shortened: Tensor = direction * (bound / length.clamp(min=1.0))
-    return torch.where(peak * length <= bound, rows, shortened)
+        weights = bound / (length + _STABILISER / scale)
+    else:
+        weights = torch.where(scale * length <= bound, scale, bound / length)
+    return weights, direction
