@@ -2,10 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from fedrec.config_section import Count, Fraction, Positive, Rate, Section
-from fedrec.errors import ConfigError
 
 
 class ClicksConfig(Section):
@@ -40,16 +39,3 @@ class AdsConfig(Section):
     reserve: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.01, description="least price of a click, in the currency of the bids"
     )
-
-
-def clicks_config(**values: float | str) -> ClicksConfig:
-    """Settings of click prediction, some of them given.
-
-    Raises:
-        ConfigError: the first one that is out of range.
-    """
-    try:
-        return ClicksConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{first['loc'][0]}={first['input']}: {first['msg']}") from None

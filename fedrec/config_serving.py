@@ -2,10 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from fedrec.config_section import Count, Positive, Section
-from fedrec.errors import ConfigError
 
 
 class ServingConfig(Section):
@@ -42,16 +41,3 @@ class HttpConfig(Section):
     past: Count = Field(1_000, description="latest events of a person in the store that are read")
     memory_s: Positive = Field(300.0, description="seconds after which the memory is counted anew")
     watch_s: Positive = Field(2.0, description="seconds between two looks at which run to serve, and who is gone")
-
-
-def http_config(**values: float) -> HttpConfig:
-    """Settings of the service, some of them given.
-
-    Raises:
-        ConfigError: the first one that is out of range.
-    """
-    try:
-        return HttpConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{first['loc'][0]}={first['input']}: {first['msg']}") from None

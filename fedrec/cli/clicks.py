@@ -9,7 +9,7 @@ import typer
 from fedrec.cli.asking import AsJson
 from fedrec.cli.errors import one_line_errors
 from fedrec.cli.simulate import Trust
-from fedrec.config_clicks import ClicksConfig, clicks_config
+from fedrec.config_clicks import ClicksConfig
 from fedrec.errors import ConfigError
 from fedrec.paths import make_app_importable
 
@@ -53,7 +53,7 @@ def simulate_clicks_command(
     as_json: AsJson = False,
 ) -> None:
     """Let the clients of a simulated federation learn to predict clicks, and measure the head on other people."""
-    config = clicks_config(epsilon=epsilon, delta=delta, trust=trust.value, rounds=rounds)
+    config = ClicksConfig.of_flags(epsilon=epsilon, delta=delta, trust=trust.value, rounds=rounds)
     make_app_importable()
     from fedrec.data.click_table import read_click_table
     from fedrec.quiet import silence

@@ -75,7 +75,6 @@ def serve_command(
     from clients.serving.http.service import run_named, serve
     from clients.serving.served import load_served
     from clients.serving.store import EventStore
-    from fedrec.config_serving import http_config
 
     tls = _tls(certificate, key)
     if show and tokens is not None:
@@ -83,7 +82,7 @@ def serve_command(
     run = run or newest_run()
     run_named(run)  # before a store is made beside what is none
     store = store or Path(os.path.abspath(run)).parent / STORE
-    config = http_config(workers=workers, requests_per_s=requests_per_s, queries_per_day=queries_per_day)
+    config = HttpConfig.of_flags(workers=workers, requests_per_s=requests_per_s, queries_per_day=queries_per_day)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     cache = Path.home() / ".cache" / "fedrec"
     load = partial(

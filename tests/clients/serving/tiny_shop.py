@@ -1,8 +1,14 @@
 """A catalogue small enough to know by heart."""
 
+from pathlib import Path
+
 import polars as pl
 
+from fedrec.config import parse_config
 from fedrec.data.catalogue import Catalogue, catalogue_of
+from fedrec.run_config import write_run_config
+
+COLUMNS = ["item_id", "title", "brand", "category", "description"]
 
 ROWS = (
     ("m1", "Red mug", "Aurora", "kitchen", "a mug of stoneware"),
@@ -21,7 +27,15 @@ ITEM = {item_id: index for index, (item_id, *_) in enumerate(ROWS)}
 
 def shop() -> Catalogue:
     """The ten items, with brand, category and description."""
-    return catalogue_of(pl.DataFrame(ROWS, ["item_id", "title", "brand", "category", "description"], orient="row"))
+    return catalogue_of(pl.DataFrame(ROWS, COLUMNS, orient="row"))
+
+
+def settings_of_a_run(folder: Path) -> Path:
+    """Write the settings of a run over the shop into a folder, and its items beside them."""
+    pl.DataFrame(ROWS, COLUMNS, orient="row").write_csv(folder / "items.csv")
+    config = {"data": {"catalogue": str(folder / "items.csv")}, "items": {"encoder": "hashing"}}
+    write_run_config(parse_config(config, source="test"), folder / "config.toml")
+    return folder
 
 
 def ids(items: list[int]) -> list[str]:

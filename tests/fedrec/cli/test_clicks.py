@@ -66,8 +66,10 @@ def test_private_head_says_what_was_promised_and_keeps_a_ledger_a_client(shown: 
 @pytest.mark.parametrize(
     ("flags", "exit_code", "message"),
     [
-        (("--epsilon", -1), 2, "error: epsilon=-1.0: Input should be greater than 0"),
-        (("--trust", "central"), 2, "error: trust=central: Input should be 'local' or 'distributed'"),
+        (("--epsilon", -1), 2, "error: --epsilon=-1.0: expected > 0"),
+        (("--epsilon", "inf"), 2, "error: --epsilon=inf: expected a finite number"),
+        (("--rounds", 0), 2, "error: --rounds=0: expected >= 1"),
+        (("--trust", "central"), 2, "error: --trust=central: expected 'local' or 'distributed'"),
         (("--number", "colour"), 2, "shown.csv: no column 'colour'; the file has user_id, clicked, price, score"),
         (("--clients", 300), 2, "error: 240 people: too few for a panel and 300 clients; bring more or ask for fewer"),
         (("--number", "price"), 2, "expected at least one, and each once"),

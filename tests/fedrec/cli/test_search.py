@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import numpy as np
-import polars as pl
 import pytest
 
 from clients.serving.fulltext import FullTextIndex
@@ -19,7 +18,7 @@ from fedrec.data.catalogue import read_catalogue, write_catalogue
 from fedrec.invitation import CATALOGUE, INVITATION
 from fedrec.model.items import read_item_metadata
 from fedrec.run_config import write_run_config
-from tests.clients.serving.tiny_shop import ROWS
+from tests.clients.serving.tiny_shop import settings_of_a_run
 from tests.tiny_run import ROOT, Bench, fedrec
 from tests.tiny_serving import shop_of
 
@@ -38,11 +37,7 @@ def bench(tmp_path_factory):
 @pytest.fixture
 def shop_run(tmp_path):
     """The settings of a run over the tiny shop, whose products have a category."""
-    columns = ["item_id", "title", "brand", "category", "description"]
-    pl.DataFrame(ROWS, columns, orient="row").write_csv(tmp_path / "items.csv")
-    config = {"data": {"catalogue": str(tmp_path / "items.csv")}, "items": {"encoder": "hashing"}}
-    write_run_config(parse_config(config, source="test"), tmp_path / "config.toml")
-    return tmp_path
+    return settings_of_a_run(tmp_path)
 
 
 def test_the_products_of_a_federation_are_those_of_its_invitation_and_not_the_bundled_ones(shop_run):

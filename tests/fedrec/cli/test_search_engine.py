@@ -5,25 +5,18 @@ import os
 import subprocess
 import sys
 
-import polars as pl
 import pytest
 
 from clients.serving.elastic_link import AUTHORIZATION
-from fedrec.config import parse_config
-from fedrec.run_config import write_run_config
 from tests.clients.serving.tiny_engine import running
-from tests.clients.serving.tiny_shop import ROWS
+from tests.clients.serving.tiny_shop import settings_of_a_run
 from tests.tiny_run import ROOT
 
 
 @pytest.fixture
 def shop_run(tmp_path):
     """The settings of a run over the tiny shop."""
-    columns = ["item_id", "title", "brand", "category", "description"]
-    pl.DataFrame(ROWS, columns, orient="row").write_csv(tmp_path / "items.csv")
-    config = {"data": {"catalogue": str(tmp_path / "items.csv")}, "items": {"encoder": "hashing"}}
-    write_run_config(parse_config(config, source="test"), tmp_path / "config.toml")
-    return tmp_path
+    return settings_of_a_run(tmp_path)
 
 
 def search(run, *words):

@@ -10,13 +10,13 @@ import pytest
 from clients.serving.events import Event
 from clients.serving.served import load_served
 from clients.serving.store import EventStore
-from fedrec.config import Config, parse_config
+from fedrec.config import Config
 from fedrec.config_search import SearchConfig
 from fedrec.data import load_catalogue
 from fedrec.errors import RunError
 from fedrec.model.learned_query import ARRAYS, MANIFEST, NOT_PRIVATE
 from fedrec.run_config import write_run_config
-from tests.clients.serving.tiny_shop import ITEM, ROWS
+from tests.clients.serving.tiny_shop import ITEM, settings_of_a_run
 from tests.tiny_run import ROOT, fedrec
 
 MEANT = {"beverage": "m1", "brightness": "l2", "sound": "h1"}  # words that no product has
@@ -26,11 +26,7 @@ SECRET = "secretword"
 @pytest.fixture
 def run(tmp_path):
     """The settings of a run over the tiny shop."""
-    columns = ["item_id", "title", "brand", "category", "description"]
-    pl.DataFrame(ROWS, columns, orient="row").write_csv(tmp_path / "items.csv")
-    config = {"data": {"catalogue": str(tmp_path / "items.csv")}, "items": {"encoder": "hashing"}}
-    write_run_config(parse_config(config, source="test"), tmp_path / "config.toml")
-    return tmp_path
+    return settings_of_a_run(tmp_path)
 
 
 def chosen(people: int = 60):

@@ -20,6 +20,14 @@ def service(counted_run, tmp_path):
 
 
 @pytest.fixture
+def store(counted_run, tmp_path):
+    """The file of a store, for a process to open."""
+    path = tmp_path / "shop.sqlite"
+    stocked(counted_run, path).close()
+    return path
+
+
+@pytest.fixture
 def guarded(counted_run, tmp_path):
     """One that asks for tokens: ``all-scopes`` may do everything, others what their name says."""
     scopes = {name: name for name in ("recommend", "search", "explain", "events", "forget", "metrics", "debug")}

@@ -14,15 +14,8 @@ from clients.serving.http.tokens import new_token
 from clients.serving.store import EventStore
 from fedrec.errors import ConfigError, RunError
 from fedrec.runfolder import ADAPTER
-from tests.clients.serving.http.tiny_service import another_run, bearer, process, started, stocked
+from tests.clients.serving.http.tiny_service import another_run, bearer, process, started
 from tests.tiny_run import fedrec
-
-
-@pytest.fixture
-def store(counted_run, tmp_path):
-    path = tmp_path / "shop.sqlite"
-    stocked(counted_run, path).close()
-    return path
 
 
 def model_of(serving):
@@ -163,7 +156,7 @@ def test_mistakes_at_the_start_are_one_line(counted_run, store, tmp_path):
     assert "cannot be read: No such file" in refused("--tokens", tmp_path / "none")
     assert "expected a run folder, or a text file that names one" in refused(run=tmp_path / "none")
     assert "--open: with --tokens no page is shown" in refused("--open", "--tokens", tmp_path / "none")
-    assert "requests_per_s=-1.0: Input should be greater than 0" in refused("--requests-per-s", "-1")
+    assert "--requests-per-s=-1.0: expected > 0" in refused("--requests-per-s", "-1")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"127.0.0.1:{port}: cannot listen there" in refused("--port", port)

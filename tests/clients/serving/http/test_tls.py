@@ -9,7 +9,7 @@ import pytest
 
 from clients.serving.http.tokens import new_token
 from fedrec.keyfiles import CA_CRT, TLS_CRT, TLS_KEY, make_authority, make_server
-from tests.clients.serving.http.tiny_service import bearer, process, stocked
+from tests.clients.serving.http.tiny_service import bearer, process
 from tests.tiny_run import fedrec
 
 
@@ -19,13 +19,6 @@ def keys(tmp_path):
     make_authority(tmp_path / "authority", days=30, now=datetime.now(UTC))
     make_server(tmp_path / "keys", tmp_path / "authority", ["127.0.0.1"], days=20, now=datetime.now(UTC))
     return tmp_path / "keys"
-
-
-@pytest.fixture
-def store(counted_run, tmp_path):
-    path = tmp_path / "shop.sqlite"
-    stocked(counted_run, path).close()
-    return path
 
 
 def flags(keys):
