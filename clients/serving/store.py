@@ -11,7 +11,15 @@ from typing import NamedTuple, Self
 from clients.serving import forgetting
 from clients.serving.events import MAX_EVENTS, Event, check_event, check_id
 from clients.serving.forgetting import Forgotten, Marks, key_beside
-from clients.serving.store_file import StoreFile, create_tables, damage_of, dataset_of, keep_dataset, key_check_of
+from clients.serving.store_file import (
+    StoreFile,
+    create_tables,
+    damage_of,
+    dataset_of,
+    keep_dataset,
+    key_check_of,
+    refuse_other_files,
+)
 from clients.serving.taking import Taking
 from fedrec.errors import DataError, FedrecError, RunError
 
@@ -82,10 +90,11 @@ class EventStore:
         """Open a store, and finish a forgetting that was cut short.
 
         Raises:
-            RunError: the store or its key is missing, damaged or foreign.
+            RunError: the store or its key is missing, damaged or foreign, or this is no store.
         """
         if not path.exists():
             raise RunError(f"{path}: no event store here; make one with `fedrec store import`")
+        refuse_other_files(path)
         file, marks = StoreFile(path), forgetting.read_key(key_beside(path))
         if key_check_of(file) != marks.check:
             file.close()

@@ -11,6 +11,7 @@ from fedrec.errors import RunError
 from fedrec.privacy.durable import sync_folder
 
 _BUSY_TIMEOUT_S = 30.0
+_BEGINS = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html, section 1.3
 _SCHEMA = {
     "store": "CREATE TABLE store (key_check BLOB NOT NULL)",
     "people": "CREATE TABLE people (person INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE, "
@@ -133,6 +134,21 @@ def create_tables(path: Path, key_check: bytes) -> None:
     finally:
         file.close()
     sync_folder(path.parent)
+
+
+def refuse_other_files(path: Path) -> None:
+    """Look at how a file begins, before its key is missed or SQLite is let at it.
+
+    Raises:
+        RunError: it is a folder, cannot be read, or SQLite has not written it.
+    """
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(_BEGINS))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read as an event store: {error.strerror}; name a store's file") from None
+    if begins != _BEGINS:
+        raise RunError(f"{path}: not an event store, or its beginning is lost; {_RESTORE}")
 
 
 def key_check_of(file: StoreFile) -> bytes:

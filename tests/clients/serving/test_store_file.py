@@ -78,6 +78,18 @@ def short_key(path: Path) -> None:
     path.with_suffix(".key").write_text("5ec2e7\n")
 
 
+def other_file(path: Path) -> None:
+    """Of events, say: it never had a key."""
+    path.write_text("user_id,item_id,timestamp\n")
+    no_key(path)
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    no_key(path)
+
+
 def other_key(path: Path) -> None:
     path.with_suffix(".key").write_text("5e" * 32 + "\n")
 
@@ -86,8 +98,10 @@ def other_key(path: Path) -> None:
     ("spoil", "message"),
     [
         (truncated, rf"shop\.sqlite: unusable event store: database disk image is malformed; {RESTORE}"),
-        (overwritten, rf"shop\.sqlite: unusable event store: file is not a database; {RESTORE}"),
-        (emptied, rf"shop\.sqlite: not an event store of this version, or a part of one; {RESTORE}"),
+        (overwritten, rf"shop\.sqlite: not an event store, or its beginning is lost; {RESTORE}"),
+        (emptied, rf"shop\.sqlite: not an event store, or its beginning is lost; {RESTORE}"),
+        (other_file, rf"shop\.sqlite: not an event store, or its beginning is lost; {RESTORE}"),
+        (folder, r"shop\.sqlite: cannot be read as an event store: Is a directory; name a store's file$"),
         (another_database, rf"shop\.sqlite: not an event store of this version, or a part of one; {RESTORE}"),
         (another_column, rf"shop\.sqlite: not an event store of this version, or a part of one; {RESTORE}"),
         (no_store, r"shop\.sqlite: no event store here; make one with `fedrec store import`$"),
