@@ -12,7 +12,6 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Window = Annotated[int, Field(ge=1, le=4_096)]
 
-
 # What pydantic calls a mistake, in our words; its ``ctx`` knows the bound.
 _EXPECTED = {
     "greater_than": "> {gt:g}",

@@ -86,21 +86,26 @@ def read_offers(path: Path, catalogue: Catalogue) -> list[Offer]:
     """Read a CSV or Parquet file with a row an ad: ``ad``, ``item_id`` and ``bid``.
 
     Raises:
-        DataError: the file cannot be read, lacks a column, or names an item that the catalogue has not; a bid is none.
+        DataError: the file cannot be read, lacks a column, or names an item that the catalogue has not; a bid is none,
+            or an ad is there twice.
     """
     frame = read_table(path)
     for name in OFFER_COLUMNS:
         if name not in frame.columns:
             raise DataError(f"{path}: no column {name!r}; expected {', '.join(OFFER_COLUMNS)}")
-    offers = []
+    offers: dict[str, Offer] = {}
     for row, (ad, item_id, bid) in enumerate(frame.select(OFFER_COLUMNS).iter_rows(), start=1):
         if str(item_id) not in catalogue.index:
             raise DataError(f"{path}: row {row}: item_id: not in the catalogue of the run")
+        if str(ad) in offers:
+            raise DataError(f"{path}: row {row}: ad {str(ad)[:80]!r}: is there twice; expected each name once")
         try:
-            offers.append(Offer(str(ad), catalogue.index[str(item_id)], float(bid)))
+            offers[str(ad)] = Offer(str(ad), catalogue.index[str(item_id)], float(bid))
+        except DataError as error:
+            raise DataError(f"{path}: row {row}: {error}") from None
         except (TypeError, ValueError):
             raise DataError(f"{path}: row {row}: bid: expected a number") from None
-    return offers
+    return list(offers.values())
 
 
 def click_columns(
@@ -122,7 +127,7 @@ def click_columns(
             one that the head does not read.
     """
     if unread := [name for name in context if name not in spec.names]:
-        raise ConfigError(f"context {unread[0]!r}: the head does not read it; it reads {list(spec.names)}")
+        raise ConfigError(f"--context {unread[0]}: the head does not read it; it reads {', '.join(spec.names)}")
     return {name: _column(model, name, items, parts, context) for name in spec.names}
 
 
@@ -139,5 +144,5 @@ def _column(
     if name in context:
         return [context[name]] * len(items)
     raise ConfigError(
-        f"field {name!r} of the head: give it as context; known without are score, score.PART, item.COLUMN"
+        f"--context {name}=VALUE: is missing, and the head reads it; known without are score, score.PART, item.COLUMN"
     )

@@ -26,9 +26,11 @@ def dense_index(
         None for the bundled vectors, which ship without their encoder, where none is named.
 
     Raises:
-        ConfigError: there is no such encoder, or an adapter and no encoder.
+        ConfigError: there is no such encoder or adapter, or an adapter and no encoder.
         RunError: the adapter cannot be used with the encoder.
     """
+    if adapter is not None and not adapter.is_dir():
+        raise ConfigError(f"--adapter {adapter}: no such folder; expected what fedrec tune-search wrote")
     shipped = read_item_metadata(BUNDLED_ITEM_VECTORS)
     is_bundled = shipped["catalogue_digest"] == catalogue.digest()
     spec = named or items.encoder

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fedrec.cli.asking import AsJson, Category, History, Items, MaxPrice, MinPrice, Run, opened
+from fedrec.cli.asking import AsJson, Category, History, Items, MaxPrice, MinPrice, Run, filters_of, opened
 from fedrec.cli.errors import one_line_errors
 from fedrec.config_clicks import AdsConfig
 from fedrec.errors import ConfigError
@@ -40,8 +40,8 @@ def ads_command(
     offers: Annotated[Path, typer.Option(help="CSV or Parquet of ads: ad, item_id, bid")],
     history: History = None,
     context: Annotated[list[str] | None, typer.Option(help="a field of the request: NAME=VALUE; repeatable")] = None,
-    places: Annotated[int, typer.Option(help="ads shown, at most")] = DEFAULTS.places,
-    reserve: Annotated[float, typer.Option(help="least price of a click")] = DEFAULTS.reserve,
+    places: Annotated[int, typer.Option(min=1, help="ads shown, at most")] = DEFAULTS.places,
+    reserve: Annotated[float, typer.Option(min=0, help="least price of a click")] = DEFAULTS.reserve,
     category: Category = None,
     min_price: MinPrice = None,
     max_price: MaxPrice = None,
@@ -55,10 +55,9 @@ def ads_command(
     """Rank ads for a history by bid and probability of a click; whoever is shown pays the second price."""
     model, past = opened(run, history, catalogue=catalogue)
     from clients.serving.ads import AdWishes, ads_for, read_offers
-    from clients.serving.ranking import Filters
     from fedrec.model.clicks import load_click_head
 
-    filters = Filters(category, min_price, max_price, hide_bought=hide_bought)
+    filters = filters_of(category, min_price, max_price, hide_bought=hide_bought)
     wishes = AdWishes(places, reserve, filters, personalized=not not_personalized, context=_context(context or []))
     placed = ads_for(model, load_click_head(head), read_offers(offers, model.catalogue), past, wishes)
     rows = [_row(model, one) for one in placed]

@@ -8,12 +8,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from fedrec.errors import ConfigError, RunError
 from fedrec.paths import make_app_importable
 
 if TYPE_CHECKING:
     import numpy as np
 
     from clients.serving.model import ServedModel
+    from clients.serving.ranking import Filters
     from fedrec.data.catalogue import Catalogue
 
 Run = Annotated[Path, typer.Argument(help="folder of a run with a published adapter", metavar="RUN")]
@@ -21,8 +23,8 @@ History = Annotated[
     list[str] | None, typer.Option(help="item ids as in the catalogue, oldest first: A,B,C; repeatable")
 ]
 Category = Annotated[str | None, typer.Option(help="of this category alone")]
-MinPrice = Annotated[float | None, typer.Option(help="at least this price")]
-MaxPrice = Annotated[float | None, typer.Option(help="at most this price")]
+MinPrice = Annotated[float | None, typer.Option(min=0, help="at least this price")]
+MaxPrice = Annotated[float | None, typer.Option(min=0, help="at most this price")]
 Items = Annotated[
     Path | None, typer.Option("--catalogue", help="file of the run's items, where it has moved [as the run says]")
 ]
@@ -48,17 +50,39 @@ class Ranked(Protocol):
 
 
 def opened(run: Path, history: list[str] | None, *, catalogue: Path | None) -> tuple["ServedModel", "np.ndarray"]:
-    """Load a run's model, and find the items of a history in its catalogue."""
+    """Load a run's model, and find the items of a history in its catalogue.
+
+    Raises:
+        FedrecError: this is no run, or one that cannot be served; or an item is not in its catalogue.
+    """
     make_app_importable()
     from fedrec.quiet import silence
 
     silence()
     from clients.serving.lookup import positions_of, split_ids
     from clients.serving.model import load_model
+    from fedrec.agreement import FILE
 
+    if not (run / FILE).exists():
+        raise RunError(f"{run}: not the folder of a run: there is no {FILE} in it; name one that fedrec simulate made")
     model = load_model(run, catalogue=catalogue)
     ids = split_ids(model.catalogue, history or [])
     return model, positions_of(model.catalogue, ids, flag="--history")
+
+
+def filters_of(
+    category: str | None, min_price: float | None, max_price: float | None, *, hide_bought: bool = False
+) -> "Filters":
+    """What may be offered, as the flags say.
+
+    Raises:
+        ConfigError: the prices are no range.
+    """
+    from clients.serving.ranking import Filters
+
+    if min_price is not None and max_price is not None and min_price > max_price:
+        raise ConfigError(f"--min-price {min_price:g} is above --max-price {max_price:g}")
+    return Filters(category, min_price, max_price, hide_bought=hide_bought)
 
 
 def ranked_rows(catalogue: "Catalogue", found: Iterable[Ranked]) -> list[dict[str, Any]]:

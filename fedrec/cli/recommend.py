@@ -14,6 +14,7 @@ from fedrec.cli.asking import (
     MaxPrice,
     MinPrice,
     Run,
+    filters_of,
     opened,
     ranked_rows,
     ranked_table,
@@ -49,12 +50,12 @@ DEFAULTS = ServingConfig()
 def recommend_command(
     run: Run,
     history: History = None,
-    k: Annotated[int, typer.Option("--k", help="items in the list")] = DEFAULTS.k,
+    k: Annotated[int, typer.Option("--k", min=1, help="items in the list")] = DEFAULTS.k,
     category: Category = None,
     min_price: MinPrice = None,
     max_price: MaxPrice = None,
     hide_bought: Annotated[bool, typer.Option("--hide-bought", help="nothing out of the history")] = False,
-    diversity: Annotated[float, typer.Option(help="from 0, by score alone, to 1")] = DEFAULTS.diversity,
+    diversity: Annotated[float, typer.Option(min=0, max=1, help="from 0, by score alone, to 1")] = DEFAULTS.diversity,
     not_personalized: Annotated[
         bool, typer.Option("--not-personalized", help="the same list for everybody; the history is not looked at")
     ] = False,
@@ -64,10 +65,9 @@ def recommend_command(
 ) -> None:
     """Recommend items for a history, with what the run published; without a history, what is the same for all."""
     model, past = opened(run, history, catalogue=catalogue)
-    from clients.serving.ranking import Filters
     from clients.serving.recommending import Wishes, recommend
 
-    filters = Filters(category, min_price, max_price, hide_bought=hide_bought)
+    filters = filters_of(category, min_price, max_price, hide_bought=hide_bought)
     wishes = Wishes(k, filters, diversity, DEFAULTS.pool, personalized=not not_personalized)
     found = recommend(model, past, wishes)
     shown = ranked_rows(model.catalogue, found)

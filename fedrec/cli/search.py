@@ -15,6 +15,7 @@ from fedrec.cli.asking import (
     MaxPrice,
     MinPrice,
     SearchEngine,
+    filters_of,
     opened,
     ranked_rows,
     ranked_table,
@@ -70,13 +71,13 @@ def search_command(
     from clients.serving.elastic import words_backend
     from clients.serving.encoding import dense_index
     from clients.serving.fulltext import cached_index
-    from clients.serving.ranking import Filters, allowed_items
+    from clients.serving.ranking import allowed_items
     from clients.serving.search import Searcher
     from fedrec.run_config import load_run_config
 
     config = load_run_config(run / "config.toml")
     items, own_scores = _asked(run, config.data, history, catalogue=catalogue)
-    allowed = allowed_items(items, Filters(category, min_price, max_price))
+    allowed = allowed_items(items, filters_of(category, min_price, max_price))
     dense = dense_index(items, config.items, named=encoder, cache=_cache(), adapter=adapter)
     if dense is None:
         typer.echo(

@@ -115,6 +115,8 @@ def load_click_head(path: Path) -> ClickHead:
     Raises:
         RunError: missing, damaged, or something else.
     """
+    if path.is_dir():
+        raise RunError(f"{path}: a folder; expected the file clicks.safetensors that fedrec clicks wrote")
     try:
         with safe_open(path, framework="numpy") as stored:
             described = json.loads((stored.metadata() or {})["head"])

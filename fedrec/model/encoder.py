@@ -98,6 +98,7 @@ def _bucket(feature: str, dimension: int) -> tuple[int, float]:
 
 
 _MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+_HUB_NAME = r"[\w.-]*\w(/[\w.-]+)?"  # anything else can only be a folder
 _MOST_TOKENS = 256
 _TEXTS_AT_A_TIME = 64
 
@@ -157,6 +158,8 @@ def _model_folder(path_or_name: str, *, local_files_only: bool) -> Path:
     """The folder of a model; a name is looked up in (or fetched into) the hub's cache, without any code file."""
     if Path(path_or_name).is_dir():
         return Path(path_or_name)
+    if not re.fullmatch(_HUB_NAME, path_or_name):
+        raise ConfigError(f"encoder {path_or_name!r}: no such folder")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

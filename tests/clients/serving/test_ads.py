@@ -112,9 +112,9 @@ def test_two_ads_of_one_item_and_no_ads_at_all(shop):
     [
         (
             {"hour": 20},
-            r"field 'device' of the head: give it as context; known without are score, score\.PART, item\.COL",
+            r"--context device=VALUE: is missing, and the head reads it; known without are score, score\.PART, item\.C",
         ),
-        (CONTEXT | {"mood": "good"}, r"context 'mood': the head does not read it; it reads \['score', "),
+        (CONTEXT | {"mood": "good"}, r"--context mood: the head does not read it; it reads score, "),
     ],
 )
 def test_context_that_does_not_fit_the_head_is_refused(shop, context, message):
@@ -125,7 +125,7 @@ def test_context_that_does_not_fit_the_head_is_refused(shop, context, message):
 @pytest.mark.parametrize("name", ["score.magic", "item.colour", "item.title"])
 def test_field_that_nothing_gives_is_refused(shop, name):
     spec = ClickSpec((name,), 4, ())
-    with pytest.raises(ConfigError, match=f"field '{name}' of the head: give it as context"):
+    with pytest.raises(ConfigError, match=f"--context {name}=VALUE: is missing"):
         click_columns(shop.model, spec, np.array([1]), {"sequence": np.zeros(1)}, {})
 
 

@@ -153,10 +153,9 @@ def test_nothing_to_show_is_said(shop):
     ("flags", "message"),
     [
         (("--context", "hour"), "--context: expected NAME=VALUE, such as device=phone"),
-        (("--context", "hour=1"), "field 'device' of the head: give it as context"),
-        ((*CONTEXT, "--context", "mood=good"), "context 'mood': the head does not read it; it reads ['score', 'item"),
-        ((*CONTEXT, "--places", 0), "places=0: expected >= 1"),
-        ((*CONTEXT, "--reserve", -1), "reserve=-1.0: expected a finite number >= 0"),
+        (("--context", "hour=1"), "--context device=VALUE: is missing, and the head reads it"),
+        ((*CONTEXT, "--context", "mood=good"), "--context mood: the head does not read it; it reads score, item"),
+        ((*CONTEXT, "--reserve", "inf"), "reserve=inf: expected a finite number >= 0"),
         (("--context", "hour=late", "--context", "device=x"), "column 'hour': expected numbers"),
     ],
 )
@@ -173,8 +172,11 @@ def test_requests_that_cannot_be_answered_are_one_line(flags, message, shop):
         ("ad,item_id\nred,i05\n", "no column 'bid'; expected ad, item_id, bid"),
         ("ad,item_id,bid\nred,i05,1\nblue,nowhere,1\n", "row 2: item_id: not in the catalogue of the run"),
         ("ad,item_id,bid\nred,i05,much\n", "row 1: bid: expected a number"),
-        ("ad,item_id,bid\nred,i05,-1\n", "ad 'red': bid=-1.0: expected a finite number > 0"),
-        ("ad,item_id,bid\nred,i05,1\nred,i06,1\n", "ads: one is there twice; expected each name once"),
+        ("ad,item_id,bid\nred,i05,-1\n", "other.csv: row 1: ad 'red': bid=-1.0: expected a finite number > 0"),
+        (
+            "ad,item_id,bid\nred,i05,1\nred,i06,1\n",
+            "other.csv: row 2: ad 'red': is there twice; expected each name ",
+        ),
     ],
 )
 def test_offers_that_cannot_be_read_are_one_line(text, message, shop):
@@ -189,3 +191,11 @@ def test_damaged_head_is_one_line(shop):
     done = shop(*CONTEXT)
     assert done.exit_code == 2
     assert "head.safetensors: not a usable click head" in done.stderr
+
+
+def test_folder_in_place_of_a_head_is_one_line(shop):
+    (shop.folder / "head.safetensors").unlink()
+    (shop.folder / "head.safetensors").mkdir()
+    done = shop(*CONTEXT)
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+    assert "head.safetensors: a folder; expected the file clicks.safetensors that fedrec clicks wrote" in done.stderr

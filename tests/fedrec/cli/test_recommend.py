@@ -91,9 +91,9 @@ def test_leaving_out_the_named_purchase_gives_the_score_that_explain_foretold(co
     [
         (("recommend", "{run}", "--history", "i03,j09"), "error: --history: item 'j09' is not in the catalogue; did"),
         (("explain", "{run}", "--item", "blak sign"), "error: --item: item 'blak sign' is not in the catalogue; did"),
-        (("recommend", "{run}", "--k", "0"), "error: k=0: expected >= 1"),
+        (("recommend", "{run}", "--min-price", "5", "--max-price", "3"), "error: --min-price 5 is above --max-price 3"),
         (("recommend", "{run}", "--category", "mugs"), "error: category: the catalogue has no such column"),
-        (("recommend", "{run}/nowhere"), "error: {run}/nowhere/agreement.json: not a usable agreement"),
+        (("recommend", "{run}/nowhere"), "error: {run}/nowhere: not the folder of a run: there is no agree"),
         (("recommend", "{run}", "--catalogue", "{run}/none.csv"), "error: {run}/none.csv: "),
     ],
 )
@@ -103,6 +103,13 @@ def test_a_mistake_is_one_line(counted_run, arguments, expected):
     assert done.stdout == ""
     assert done.stderr.startswith(expected.format(run=counted_run.out))
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", [("--k", 0), ("--diversity", 2), ("--min-price", -1), ("--max-price", -0.5)])
+def test_a_number_out_of_range_is_named_by_its_flag(counted_run, flag):
+    done = command(counted_run, "recommend", counted_run.out, *flag)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f"Invalid value for '{flag[0]}': {flag[1]} is not in the range" in done.stderr.replace(".0 is", " is")
 
 
 def test_nothing_of_a_history_is_logged(counted_run, caplog):

@@ -136,7 +136,7 @@ def test_without_a_history_no_model_is_needed_and_with_one_it_is(bench):
     assert search_of(bench, "mug").exit_code == 0
     refused = search_of(bench, "mug", "--history", "i03")
     assert refused.exit_code == 2
-    assert refused.stderr.startswith(f"error: {bench.out}/agreement.json: not a usable agreement")
+    assert refused.stderr.startswith(f"error: {bench.out}: not the folder of a run: there is no agreement.json in it")
 
 
 def test_a_catalogue_that_moved_is_named(shop_run):
@@ -181,6 +181,13 @@ def test_an_encoder_that_is_not_there_is_named(shop_run):
     outcome = search(shop_run, "red", "--encoder", "no-such-folder")
     assert outcome.exit_code == 2
     assert outcome.stderr.startswith("error: encoder 'no-such-folder': no such folder, and no such model at hand; ")
+
+
+def test_an_adapter_that_is_not_there_is_named_before_an_encoder_is_asked_for(tmp_path):
+    write_run_config(Config(), tmp_path / "config.toml")
+    refused = search(tmp_path, "red", "--adapter", tmp_path / "nope")
+    said = f"error: --adapter {tmp_path}/nope: no such folder; expected what fedrec tune-search wrote\n"
+    assert (refused.exit_code, refused.stderr) == (2, said)
 
 
 def test_help_does_not_wait_for_torch():

@@ -130,6 +130,7 @@ def test_the_bundled_vectors_have_no_encoder_to_train_beside(tmp_path):
     refused = tune(tmp_path, "--data", path)
     said = "error: the bundled vectors ship without their encoder; name one with --encoder PATH\n"
     assert (refused.exit_code, refused.stderr) == (2, said)
+    (tmp_path / "learned").mkdir()
     refused = fedrec("search", tmp_path, "mug", "--adapter", tmp_path / "learned", home=tmp_path)
     assert refused.exit_code == 2
     assert refused.stderr.endswith("needs the encoder that it was trained beside; name it: --encoder PATH\n")
@@ -169,7 +170,7 @@ def test_the_command_that_serves_hands_it_on(counted_run, tmp_path):
     command = [sys.executable, "-c", program, *map(str, flags)]
     refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert refused.returncode == 2
-    assert f"error: {tmp_path}/none: not a query adapter: No such file or directory" in refused.stderr
+    assert f"error: --adapter {tmp_path}/none: no such folder; expected what fedrec tune-search wrote" in refused.stderr
 
 
 def load_catalogue_of(bench):

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -195,7 +196,7 @@ def test_a_model_that_cannot_pad_is_no_text_encoder(model_copy):
         HuggingFaceEncoder(model_copy, local_files_only=True)
 
 
-@pytest.mark.parametrize("spec", ["no/such-model", "not a name at all", "../missing/folder"])
+@pytest.mark.parametrize("spec", ["no/such-model", "no-such-model"])
 def test_a_name_that_is_not_at_hand_is_refused_in_one_line(spec, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(
@@ -203,6 +204,12 @@ def test_a_name_that_is_not_at_hand_is_refused_in_one_line(spec, tmp_path, monke
     ) as caught:
         resolve_encoder(spec, local_files_only=True)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["/no/such/folder", "../missing/folder", "./nowhere", "one/two/three", "not a name"])
+def test_what_can_only_be_a_folder_is_looked_for_nowhere_else(spec):
+    with pytest.raises(ConfigError, match=rf"^encoder '{re.escape(spec)}': no such folder$"):
+        resolve_encoder(spec, local_files_only=False)
 
 
 def test_a_spec_names_its_encoder(tiny_model):
