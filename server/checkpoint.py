@@ -1,7 +1,8 @@
 """Where a run stands, on disk after every round, whole or not at all.
 
-A checkpoint is ``round-00007.safetensors`` (the vectors) and ``round-00007.json`` (everything else, the vectors'
-sha256 and the server's signature). The JSON is written last: without it there is no checkpoint.
+A checkpoint is ``round-00007.safetensors`` (the vectors, and where ledgers end: 40 bytes a client) and
+``round-00007.json`` (everything else, the sha256 of the first file and the server's signature). The JSON is written
+last: without it there is no checkpoint.
 """
 
 import hashlib
@@ -23,7 +24,8 @@ from server.strategy import Federation, RoundRecord, ServerState
 
 log = logging.getLogger(__name__)
 
-FORMAT = 5
+FORMAT = 6
+_NODES, _HEADS = "ledger_nodes", "ledger_heads"
 KEPT = 3  # the latest, in case the newest is damaged; the best round is kept besides
 
 
@@ -39,7 +41,7 @@ def save_checkpoint(folder: Path, state: ServerState, *, federation: Federation,
     Raises:
         RunError: the disk refuses.
     """
-    tensors = save(_vectors(state))
+    tensors = save(_vectors(state) | _ends(state))
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "run_id": federation.run_id,
@@ -51,7 +53,6 @@ def save_checkpoint(folder: Path, state: ServerState, *, federation: Federation,
         "best_loss": state.best_loss if math.isfinite(state.best_loss) else None,
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         "records": [record.to_dict() for record in state.records],
-        "ledger_heads": {str(node): head for node, head in state.ledger_heads.items()},
         "spent": sorted(state.spent),
         "counts": state.counts and {"noise_std": state.counts.noise_std, "replies": state.counts.replies},
     }
@@ -105,6 +106,12 @@ def _vectors(state: ServerState) -> dict[str, np.ndarray]:
     }
 
 
+def _ends(state: ServerState) -> dict[str, np.ndarray]:
+    """Where each client's ledger ends: its node, (N,) uint64, and the digest of its newest line, (N, 32) uint8."""
+    heads = np.frombuffer(bytes.fromhex("".join(state.ledger_heads.values())), np.uint8)
+    return {_NODES: np.fromiter(state.ledger_heads, np.uint64), _HEADS: heads.reshape(-1, 32)}
+
+
 def _state(manifest: dict[str, Any], vectors: dict[str, np.ndarray]) -> ServerState:
     """The state back from its two halves."""
     return ServerState(
@@ -116,7 +123,9 @@ def _state(manifest: dict[str, Any], vectors: dict[str, np.ndarray]) -> ServerSt
         best_loss=math.inf if manifest["best_loss"] is None else manifest["best_loss"],
         best=vectors["best"],
         records=tuple(RoundRecord.from_dict(line) for line in manifest["records"]),
-        ledger_heads={int(node): head for node, head in manifest["ledger_heads"].items()},
+        ledger_heads={
+            int(node): bytes(head).hex() for node, head in zip(vectors[_NODES], vectors[_HEADS], strict=True)
+        },
         spent=frozenset(manifest["spent"]),
         counts=manifest["counts"] and Counts(vectors["counts"], **manifest["counts"]),
     )

@@ -16,6 +16,7 @@ from fedrec.model.windows import Windows, padded, window_of_step
 
 LATEST_EVENTS = 73  # of each person; bounds the time that measuring takes
 WINDOWS_AT_A_TIME = 64
+MOST_CELLS = 1 << 25  # scores of all windows held at a time, 128 MB; a window at least
 CUTOFF = 10
 TEMPERATURES = (0.8, 1.0, 1.25, 1.25**2)  # by which all scores are divided: sureness is no part of a ranking
 
@@ -56,8 +57,9 @@ def panel_people(
     ranker.eval()
     people, sequences, pasts = _windows(panel, history=ranker.spec.history)
     totals = np.zeros((len(panel), len(TEMPERATURES) + 2))  # losses, NDCG, events
-    for first in range(0, len(sequences), WINDOWS_AT_A_TIME):
-        rows = slice(first, first + WINDOWS_AT_A_TIME)
+    at_a_time = max(1, min(WINDOWS_AT_A_TIME, MOST_CELLS // (ranker.spec.history * ranker.items)))
+    for first in range(0, len(sequences), at_a_time):
+        rows = slice(first, first + at_a_time)
         windows = padded(sequences[rows])
         np.add.at(totals, people[rows], _measure(ranker, parts, windows, pasts[rows], masking=masking))
     ranker.train()

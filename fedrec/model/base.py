@@ -73,7 +73,8 @@ def base_digest(folder: Path) -> str:
     """Return the SHA-256 over the base's files, in hex."""
     digest = hashlib.sha256()
     for name in FILES:
-        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+        with (folder / name).open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
 
 

@@ -19,6 +19,7 @@ from fedrec.model.encoder import TextEncoder, resolve_encoder
 
 _TENSOR = "vectors"
 _MADE_BY = "made_by"
+_BLOCK = 65_536  # items whitened at a time
 _log = logging.getLogger(__name__)
 
 
@@ -186,8 +187,11 @@ class Whitening:
         if not (damping >= 0 and np.isfinite(damping)):
             raise ConfigError(f"damping={damping}: expected a finite number >= 0; set items.damping")
         mean = vectors.mean(axis=0, dtype=np.float64)
-        centred = vectors.astype(np.float64) - mean
-        values, directions = np.linalg.eigh(centred.T @ centred / len(vectors))  # ascending
+        spread = np.zeros((vectors.shape[1], vectors.shape[1]))
+        for rows in _blocks(len(vectors)):
+            centred = vectors[rows].astype(np.float64) - mean
+            spread += centred.T @ centred
+        values, directions = np.linalg.eigh(spread / len(vectors))  # ascending
         values, directions = values[::-1].clip(min=0), directions[:, ::-1]
         # Below this an eigenvalue is rounding, and dividing by its root would turn rounding into similarity.
         rank = int(np.count_nonzero(values > max(values[0], 1e-12) * 1e-10))
@@ -205,11 +209,20 @@ class Whitening:
         Returns:
             (I, K) float32 rows of length 1; zeros for a vector with nothing in the kept directions.
         """
-        projected = (vectors.astype(np.float64) - self.mean) @ self.projection  # (I, K)
-        lengths = np.linalg.norm(projected, axis=1, keepdims=True)
+        whitened = np.empty((len(vectors), self.projection.shape[1]), np.float32)
+        lengths = np.empty((len(vectors), 1))
+        for rows in _blocks(len(vectors)):
+            projected = (vectors[rows].astype(np.float64) - self.mean) @ self.projection  # (block, K)
+            lengths[rows] = np.linalg.norm(projected, axis=1, keepdims=True)
+            whitened[rows] = projected / np.where(lengths[rows] > 0, lengths[rows], 1.0)
         # A vector equal to the mean has no direction: what is left of it is rounding.
-        is_empty = lengths < 1e-6 * max(float(lengths.max(initial=0.0)), 1e-12)
-        return np.where(is_empty, 0.0, projected / np.where(is_empty, 1.0, lengths)).astype(np.float32)
+        whitened[lengths[:, 0] < 1e-6 * max(float(lengths.max(initial=0.0)), 1e-12)] = 0.0
+        return whitened
+
+
+def _blocks(items: int) -> list[slice]:
+    """A catalogue in pieces: in float64 the whole of a million vectors would take gigabytes."""
+    return [slice(first, first + _BLOCK) for first in range(0, items, _BLOCK)]
 
 
 def _signed(directions: np.ndarray) -> np.ndarray:
