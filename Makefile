@@ -7,10 +7,10 @@ RESULTS ?= runs/results
 PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate shop results test test-slow coverage check format clean
+.PHONY: help simulate shop results bench bench-quick test test-slow coverage check format clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("fedrec needs Python 3.11 or newer; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
@@ -33,6 +33,13 @@ shop: $(VENV)/.installed ## the newest run as a shop in the browser, until Ctrl-
 
 results: $(VENV)/.installed-dev ## every table of docs/results.md: hours; stop it and go on at any time
 	$(BIN)/python -m benchmarks.results $(RESULTS) --jobs 2 --study tables scale
+
+bench: $(VENV)/.installed-dev ## fedrec beside Flower, pfl and a bare loop: every table of docs/benchmarks.md; 20 to 25 minutes
+	$(BIN)/python -m benchmarks.peers.run
+	$(BIN)/python -m benchmarks.peers.run --quick --record
+
+bench-quick: $(VENV)/.installed-dev ## a small part of it; fails when fedrec has become slower beside the others
+	$(BIN)/python -m benchmarks.peers.run --quick
 
 test: $(VENV)/.installed-dev ## every test that is not slow, two at a time
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
