@@ -171,14 +171,23 @@ def _header(instruction: Instruction) -> tuple[str, int, str, str]:
     return instruction.run_id, instruction.round_index, instruction.base_digest, instruction.agreement_digest
 
 
-def _merchant_from_workspace(context: Context) -> Trainer:
-    """The merchant of this node's partition, from the workspace named in the run's configuration."""
-    from clients.merchant import load_merchant  # torch comes with it: only where training happens
+def place_of(context: Context) -> tuple[Path, int]:
+    """Return the workspace named in the run's configuration, and this node's partition in it.
 
+    Raises:
+        ConfigError: none is named.
+    """
     workspace = context.run_config.get("workspace")
     if not workspace:
         raise ConfigError("workspace is empty: expected a folder; set it with --run-config 'workspace=\"PATH\"'")
-    return load_merchant(Path(str(workspace)), int(context.node_config["partition-id"]))
+    return Path(str(workspace)), int(context.node_config["partition-id"])
+
+
+def _merchant_from_workspace(context: Context) -> Trainer:
+    """The merchant of this node's partition, opened anew for each message."""
+    from clients.merchant import load_merchant  # torch comes with it: only where training happens
+
+    return load_merchant(*place_of(context))
 
 
 app = build_app(_merchant_from_workspace)

@@ -217,9 +217,13 @@ class FederationConfig(Section):
         "noise is shared",
     )
     engine: Literal["local", "ray"] = Field(
-        "local", description="local: in this process; ray: Flower's simulation runtime"
+        "local", description="local: this process and workers of its own; ray: Flower's simulation runtime"
     )
-    workers: Count = Field(2, description="Ray actors of the ray engine")
+    workers: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="processes that train clients, one core each; 1: for engine local, this process alone; 0: as many "
+        "as there are cores, and at most one for every 250 local steps of the run, for each takes seconds to start",
+    )
 
 
 class Config(Section):

@@ -1,4 +1,4 @@
-"""Run the one ServerApp and the one ClientApp: in this process, or on Flower's Ray runtime."""
+"""Run the one ServerApp and the one ClientApp: on this machine alone, or on Flower's Ray runtime."""
 
 import copy
 import importlib.util
@@ -18,23 +18,33 @@ from fedrec.errors import RunError
 from fedrec.quiet import silence
 from simulations.local_grid import LocalGrid
 from simulations.stoppable_grid import StoppableGrid
+from simulations.workers import Workers
 
 RunConfig = Mapping[str, bool | float | int | str]
 
 
 def run_local(
-    server_app: ServerApp, client_app: ClientApp, *, clients: int, run_config: RunConfig | None = None
+    server_app: ServerApp,
+    client_app: ClientApp,
+    *,
+    clients: int,
+    run_config: RunConfig | None = None,
+    workers: Workers | None = None,
 ) -> None:
-    """Run everything in this process, one client after the other; what the server app raises comes through.
+    """Run everything on this machine, without a network; what the server app raises comes through.
 
     Args:
-        server_app: the server side.
-        client_app: the client side.
+        server_app: the server side; runs here.
+        client_app: the client side; runs here, one client after the other, unless there are workers.
         clients: nodes; node i holds partition i, >= 1.
         run_config: what ``flwr run --run-config`` would set.
+        workers: started processes that answer for the clients instead, with the app that they make themselves.
+
+    Raises:
+        RunError: a worker has ended.
     """
     settings = dict(run_config or {})
-    grid = LocalGrid(client_app, clients=clients, run_config=settings)
+    grid = LocalGrid(client_app, clients=clients, run_config=settings, workers=workers)
     context = Context(run_id=grid.run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config=settings)
     server_app(grid, context)
 

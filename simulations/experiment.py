@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,9 @@ from server.telling import round_text
 from simulations.compare import REFERENCE, Results, measure_rows
 from simulations.engines import run_local, run_ray
 from simulations.prepare import MANIFEST, People, prepare, read_people
+from simulations.resident_app import resident_app
 from simulations.summary import report_context, summarise
+from simulations.workers import Workers, worker_count
 
 TIMING = "timing.json"
 
@@ -49,24 +51,38 @@ def simulate(config: Config, *, out: Path, resume: bool, prepare_only: bool, pro
         FedrecError: bad data, a bad setting, a folder in use, a damaged checkpoint, or a refusal on privacy grounds.
     """
     with open_run(config, out, resume=resume) as folder:
-        with _no_ruins(folder, is_new=not resume):
-            with progress.stage("reading and splitting people", total=1) as stage:
-                people = read_people(config, manifest=folder.path / MANIFEST)
-                stage.advance(text=f"{len(people.split.train)} people, {len(people.catalogue)} items")
-            agreement = _prepared(config, folder, people, progress)
-            job = job_of_run(folder, config)  # refuses here what only shows once base, adapter and plan meet
-            check_code(folder, agreement)
-        if prepare_only:
-            return None
-        state = federate(config, job, agreement, progress, title="federation")
-        unprotected = _reference(config, folder, agreement, progress) if config.compare else None
-        results = measure_rows(
-            config, folder.path, people, agreement, state, unprotected=unprotected, progress=progress
-        )
+        with ExitStack() as started:
+            # Before everything else: they import while the data are read and the base is made.
+            workers = None if prepare_only else started.enter_context(local_workers(config))
+            with _no_ruins(folder, is_new=not resume):
+                with progress.stage("reading and splitting people", total=1) as stage:
+                    people = read_people(config, manifest=folder.path / MANIFEST)
+                    stage.advance(text=f"{len(people.split.train)} people, {len(people.catalogue)} items")
+                agreement = _prepared(config, folder, people, progress)
+                job = job_of_run(folder, config)  # refuses here what only shows once base, adapter and plan meet
+                check_code(folder, agreement)
+            if prepare_only:
+                return None
+            state = federate(config, job, agreement, progress, title="federation", workers=workers)
+            bare = _reference(config, folder, agreement, progress, workers=workers) if config.compare else None
+        results = measure_rows(config, folder.path, people, agreement, state, unprotected=bare, progress=progress)
         return _write_results(config, folder, people, agreement, state, results)
 
 
-def federate(config: Config, job: Job, agreement: Agreement, progress: Progress, *, title: str) -> ServerState:
+@contextmanager
+def local_workers(config: Config) -> Iterator[Workers | None]:
+    """Start the worker processes of the local engine; None where this process does all of it."""
+    count = worker_count(config)
+    if config.federation.engine != "local" or count == 1:
+        yield None
+    else:
+        with Workers(count, app=f"{resident_app.__module__}:{resident_app.__name__}") as workers:
+            yield workers
+
+
+def federate(
+    config: Config, job: Job, agreement: Agreement, progress: Progress, *, title: str, workers: Workers | None = None
+) -> ServerState:
     """Run the rounds that are left, on the configured engine, through Flower's two apps."""
     finished: list[ServerState] = []
     rounds = config.federation.rounds
@@ -79,9 +95,9 @@ def federate(config: Config, job: Job, agreement: Agreement, progress: Progress,
         run_config = {"workspace": str(job.folder.path.resolve())}
         clients = job.federation.clients
         if config.federation.engine == "ray":
-            run_ray(server_app, client_app, clients=clients, workers=config.federation.workers, run_config=run_config)
+            run_ray(server_app, client_app, clients=clients, workers=worker_count(config), run_config=run_config)
         else:
-            run_local(server_app, client_app, clients=clients, run_config=run_config)
+            run_local(server_app, resident_app(), clients=clients, run_config=run_config, workers=workers)
         stage.move_to(rounds)
     return finished[0]
 
@@ -134,7 +150,9 @@ def check_code(folder: RunFolder, agreement: Agreement) -> None:
         )
 
 
-def _reference(config: Config, folder: RunFolder, agreement: Agreement, progress: Progress) -> ServerState:
+def _reference(
+    config: Config, folder: RunFolder, agreement: Agreement, progress: Progress, *, workers: Workers | None
+) -> ServerState:
     """Federate once more without noise, in a folder of its own inside the run's."""
     path = folder.path / REFERENCE
     exists = (path / AGREEMENT_FILE).exists()
@@ -164,7 +182,8 @@ def _reference(config: Config, folder: RunFolder, agreement: Agreement, progress
             open_budgets(inner.path, bare, clients=config.partition.clients)
             write_agreement(bare, inner.path)
         bare = read_agreement(inner.path)
-        return federate(config, job_of_run(inner, config), bare, progress, title="reference without noise")
+        job = job_of_run(inner, config)
+        return federate(config, job, bare, progress, title="reference without noise", workers=workers)
 
 
 def _write_results(

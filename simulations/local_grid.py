@@ -1,4 +1,4 @@
-"""Many clients in this process: Flower's ``Grid`` without Ray, a SuperLink or polling.
+"""Many clients on this machine: Flower's ``Grid`` without Ray, a SuperLink or polling.
 
 It behaves like a network in what matters for a test of privacy: a client that raises is answered for with the
 exception's text, as Flower does, so only the client app itself can keep that text at home.
@@ -14,28 +14,39 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from simulations.workers import Workers
+
 _SERVER_NODE = 1  # Flower's own number for the SuperLink
 _FIRST_NODE = 2
 _CLIENT_RAISED = 2
 
 
 class LocalGrid(Grid):
-    """Calls a ``ClientApp`` for each message, one after the other.
+    """Calls a ``ClientApp`` for each message, one after the other, or has ``workers`` do so.
 
-    A node is only a number until it is first asked, so 100,000 registered clients cost nothing.
-    Node ``2 + i`` holds partition ``i`` in every run.
+    A node is only a number until it is asked, and again afterwards unless its app keeps something in its context, so
+    100,000 registered clients cost nothing. Node ``2 + i`` holds partition ``i`` in every run.
     """
 
     def __init__(
-        self, client_app: ClientApp, *, clients: int, run_config: dict[str, Any] | None = None, run_id: int = 1
+        self,
+        client_app: ClientApp,
+        *,
+        clients: int,
+        run_config: dict[str, Any] | None = None,
+        run_id: int = 1,
+        workers: Workers | None = None,
     ) -> None:
         self._client_app = client_app
+        self._workers = workers
         self._clients = clients
         self._run_config = dict(run_config or {})
         self._run = Run.create_empty(run_id=run_id)
         self._contexts: dict[int, Context] = {}
         self._replies: dict[str, Message] = {}
         self.set_run(self._run)
+        if workers is not None:
+            workers.begin(clients=clients, run_config=self._run_config, run_id=run_id)
 
     def set_run(self, run: Run) -> None:
         """Take part in ``run``; Flower stamps its number on every message made from now on."""
@@ -59,34 +70,38 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Run the clients now and keep their replies for ``pull_messages``."""
-        identifiers = []
-        for message in messages:
-            reply = self._deliver(message)
-            self._replies[message.metadata.message_id] = reply
-            identifiers.append(message.metadata.message_id)
-        return identifiers
+        replies = {reply.metadata.reply_to_message_id: reply for reply in self._answers(messages)}
+        self._replies |= replies
+        return list(replies)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Hand over, once, the replies to these messages."""
         return [self._replies.pop(one) for one in message_ids if one in self._replies]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """Yield each reply as soon as its client has finished; one reply at a time is in memory.
+        """Yield the replies in the order of the messages; few are in memory at a time.
 
         ``timeout`` has no meaning here: no client is ever late.
         """
-        for message in messages:
-            yield self._deliver(message)
+        yield from self._answers(messages)
 
-    def _deliver(self, message: Message) -> Message:
+    def answer(self, message: Message) -> Message:
         """Run one client on one message."""
         message.metadata.__dict__["_message_id"] = str(uuid4())  # a SuperLink would set it; there is no public way
+        node_id = message.metadata.dst_node_id
         try:
-            reply = self._client_app(message, self._context(message.metadata.dst_node_id))
+            context = self._context(node_id)
+            reply = self._client_app(message, context)
+            if not context.state:  # nothing to remember: a client that was asked costs no more than one that was not
+                self._contexts.pop(node_id, None)
         except Exception as error:  # what Flower does with any exception of a client, text and all
             reply = Message(Error(_CLIENT_RAISED, f"{type(error)}:<'{error}'>"), reply_to=message)
         reply.metadata.__dict__["_message_id"] = str(uuid4())
         return reply
+
+    def _answers(self, messages: Iterable[Message]) -> Iterator[Message]:
+        """Answer each message in turn, here or in the workers."""
+        return map(self.answer, messages) if self._workers is None else self._workers.answers(messages)
 
     def _context(self, node_id: int) -> Context:
         """This node's context, made on first use and kept for the run."""

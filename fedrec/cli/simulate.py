@@ -86,6 +86,9 @@ def simulate_command(
     no_dp: Annotated[bool, typer.Option("--no-dp", help="no privacy: stamps the run NOT PRIVATE")] = False,
     trust: Annotated[Trust | None, typer.Option(help="whom the guarantee relies on [local: nobody else]")] = None,
     engine: Annotated[Engine | None, typer.Option(help="this process, or Flower's Ray runtime [local]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="processes that train clients [0: the cores, in a large run]")
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="also without noise, and on pooled data")] = False,
     seed: Annotated[int | None, typer.Option(help="partition, base and windows; never noise [0]")] = None,
     out: Annotated[Path | None, typer.Option(help="run folder [runs/DATE-TIME]")] = None,
@@ -106,6 +109,7 @@ def simulate_command(
         "partition.people_per_client": people_per_client,
         "federation.rounds": rounds,
         "federation.engine": engine,
+        "federation.workers": workers,
         "data.events": data and data.resolve(),
         "data.catalogue": catalogue and catalogue.resolve(),
         "data.event_columns": parse_mapping(event_map, flag="--map") or None,

@@ -112,7 +112,7 @@ OUTSIDE = {
     "federation.ema": [-0.1, 1.0],
     "federation.min_replies": [0.0, 1.1],
     "federation.engine": ["spark"],
-    "federation.workers": [0],
+    "federation.workers": [-1],
     "compare": ["perhaps"],
     "seed": [-1, 2**32],
 }

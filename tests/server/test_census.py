@@ -151,8 +151,8 @@ def test_lost_replies_are_asked_for_again() -> None:
     lost = {3, 4, 2}
 
     class Losing(LocalGrid):
-        def _deliver(self, message: Message) -> Message:
-            reply = super()._deliver(message)
+        def answer(self, message: Message) -> Message:
+            reply = super().answer(message)
             partition = message.metadata.dst_node_id - min(self.get_node_ids())
             if partition in lost:
                 lost.discard(partition)

@@ -48,13 +48,13 @@ def rounds_of(job: Job, *, answering: int = CLIENTS, until_round: int = ROUNDS) 
     """The state after each round, when the last clients stay away."""
     states: list[ServerState] = []
     grid = LocalGrid(app, clients=CLIENTS, run_config={"workspace": str(job.folder.path)})
-    deliver = grid._deliver
+    deliver = grid.answer
 
     def some(message):
         is_there = message.metadata.dst_node_id - 2 < answering
         return deliver(message) if is_there else deliver(_spoiled(message))
 
-    grid._deliver = some  # type: ignore[method-assign]
+    grid.answer = some  # type: ignore[method-assign]
     start = initial_state(job.initial, job.federation.schema, measures={})
     run_rounds(grid, job.federation, job.conduct, state=start, save=states.append, until_round=until_round)
     return states

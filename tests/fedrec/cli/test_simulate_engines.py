@@ -47,6 +47,19 @@ def test_ray_gives_the_adapter_of_the_local_engine(workers, bare_run, tmp_path):
         assert bench.summary()["metrics"][name] == pytest.approx(row, abs=1e-6)
 
 
+def test_workers_give_the_adapter_of_one_process(bare_run, tmp_path):
+    local, _ = bare_run
+    bench = Bench.at(tmp_path)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
+    flags = [*map(str, bench.inputs), "--out", str(bench.out), "--no-dp", "--workers", "2", "--json"]
+    command = [sys.executable, "-c", "from fedrec.cli import main; main()", "simulate", *flags]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == bench.summary()
+    assert all(line["admitted"] == 4 for line in read_lines(bench.out / "events.jsonl"))
+    assert largest_difference(bench.out, local.out) == 0
+
+
 @pytest.fixture
 def flwr(tmp_path):
     """Flower's command line with a SuperLink of its own, which is stopped afterwards."""
