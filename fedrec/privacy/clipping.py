@@ -73,7 +73,7 @@ def _clipped(rows: Tensor, bound: float, kind: str) -> tuple[Tensor, Tensor]:
     peak = torch.maximum(-lowest, highest).double()
     is_finite = torch.isfinite(peak)
     exponent = torch.frexp(torch.where(is_finite, peak, 1.0)).exponent - 1
-    scale = torch.ldexp(torch.ones_like(peak), exponent.clamp(-1022, 1023))
+    scale = torch.ldexp(torch.ones_like(peak), exponent)
     direction = rows / scale[:, None]  # float64, largest entry in [1, 2)
     direction.masked_fill_(~is_finite[:, None], 0.0)  # a product with 0 would keep NaN
     length = torch.linalg.vector_norm(direction, dim=1)

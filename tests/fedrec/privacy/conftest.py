@@ -109,18 +109,24 @@ class SmallRanker(nn.Module):
         return flat.view(len(histories), -1).mean(dim=1)
 
 
-@pytest.fixture
-def small() -> SimpleNamespace:
-    """``model`` with LoRA, norms and gains to train; ``losses_of(rows)`` over 6 ``histories``."""
+@pytest.fixture(params=["rules", "opacus"])
+def small(request: pytest.FixtureRequest) -> SimpleNamespace:
+    """``model`` with LoRA, norms and gains to train; ``losses_of(rows)`` over 6 ``histories``.
+
+    Twice: where every trainable module has a rule, and with one that has none, for which Opacus takes over.
+    """
     torch.manual_seed(0)
+    without_rule = ["unknown_scale"] if request.param == "opacus" else []
     config = LoraConfig(
         r=2,
         lora_dropout=0.0,
         target_modules=["q_proj", "v_proj", "head"],
-        modules_to_save=["norm", "input_layernorm", "gain", "unknown_scale", "bottleneck"],
+        modules_to_save=["norm", "input_layernorm", "gain", "bottleneck", *without_rule],
         init_lora_weights=False,
     )
     model = get_peft_model(SmallRanker(), config).train()
     histories = torch.randint(0, 12, (6, 9), generator=torch.Generator().manual_seed(1))
     losses = model.base_model.model.losses
-    return SimpleNamespace(model=model, histories=histories, losses_of=lambda rows: losses(histories[rows]))
+    return SimpleNamespace(
+        model=model, histories=histories, losses_of=lambda rows: losses(histories[rows]), engine=request.param
+    )

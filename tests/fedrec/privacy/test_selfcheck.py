@@ -3,8 +3,8 @@ import torch
 from torch import Tensor, nn
 
 from fedrec.errors import PrivacyError
-from fedrec.privacy import gradients
-from fedrec.privacy.gradients import gain_rule, register_rule
+from fedrec.model.parts import Gain
+from fedrec.privacy import rules
 from fedrec.privacy.selfcheck import verify_person_gradients
 
 DIFFERS = "a person's gradient in a batch differs from the person alone"
@@ -29,16 +29,16 @@ def test_a_proper_ranker_passes_and_is_left_as_it_was(small):
     assert all(p.grad is None for p in small.model.parameters())
 
 
-def test_a_fresh_lora_is_not_waved_through_because_its_gradients_are_zero(head, people):
+def test_a_fresh_lora_is_not_waved_through_because_its_gradients_are_zero(people, monkeypatch):
     """With B zero the gradient of A is zero both ways: only the nudge shows that A's rule is wrong."""
 
     class Wrong(nn.Linear):
         pass
 
-    def half(module, activations, backprops):
-        return {module.weight: torch.einsum("ni,nj->nij", backprops, activations[0]) / 2}
+    def half(module, inputs, slope):
+        return {"weight": torch.einsum("ni,nj->nij", slope, inputs) / 2}
 
-    register_rule(Wrong, half)
+    monkeypatch.setitem(rules._RULES, Wrong, half)
     down, up = Wrong(4, 2, bias=False), nn.Linear(2, 4, bias=False)
     nn.init.zeros_(up.weight)
     model = nn.Sequential(down, up)
@@ -103,11 +103,12 @@ def test_a_layer_over_the_catalogue_is_caught_even_when_its_rows_match_the_peopl
         verify_person_gradients(head, losses_of, people=4)
 
 
+@pytest.mark.parametrize("small", ["rules"], indirect=True)
 def test_a_wrong_rule_on_a_single_small_weight_is_caught(small, monkeypatch):
-    def slightly_wrong(module, activations, backprops):
-        return {weight: 1.001 * rows for weight, rows in gain_rule(module, activations, backprops).items()}
+    def slightly_wrong(module, inputs, slope):
+        return {name: 1.001 * rows for name, rows in rules.gain_rule(module, inputs, slope).items()}
 
-    monkeypatch.setattr(gradients, "gain_rule", slightly_wrong)
+    monkeypatch.setitem(rules._RULES, Gain, slightly_wrong)
     with pytest.raises(PrivacyError, match=f"model.gain.*: {DIFFERS}"):
         verify_person_gradients(small.model, small.losses_of, people=6)
 

@@ -196,4 +196,5 @@ class TiedRanker(Ranker):
 
 
 def refusal_of_ties_removed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(gradients, "_refuse_unsupported", lambda model: None)
+    patch.setattr(gradients, "_refuse_unsupported", lambda name, module: None)
+    patch.setattr(gradients, "_refuse_shared_memory", lambda model: None)
