@@ -197,7 +197,7 @@ class Merchant:
 
     def _answer(self, instruction: Instruction, release: "_Release") -> Answer:
         """Charge, then compute or repeat; never two answers on one charge. One at a time, whatever is asked."""
-        with self._replies.alone():
+        with self._replies.alone(), self._ledger.session():
             if (cached := self._charged(instruction, release)) is not None:
                 # A crash may have come between keeping the reply and noting that it was sent.
                 return Answer(cached, self._ledger.release(release.round_id))
@@ -274,7 +274,7 @@ def load_merchant(run: Path, partition: int) -> Merchant:
         learner=RankerLearner(ranker, client_histories(run, partition), local_training(agreement)),
         policy=policy_of(run, agreement.plan),
         ledger=ledger_of(run, partition, agreement.plan),
-        replies=ReplyCache(replies_path(run, partition)),
+        replies=ReplyCache(replies_path(run, partition), durable=False),
         partition=partition,
         counting=counting,
     )

@@ -29,13 +29,15 @@ class Answer(NamedTuple):
 class ReplyCache:
     """One file that holds the latest reply and which instruction it answers."""
 
-    def __init__(self, path: Path, *, lock: Path | None = None) -> None:
+    def __init__(self, path: Path, *, lock: Path | None = None, durable: bool = True) -> None:
         """Keep the reply at ``path``.
 
         Args:
             lock: that everybody takes who answers on the same ledger; beside ``path`` when None.
+            durable: false trades the reply before the last, when a crash comes in between, for speed; for simulations,
+                where nobody asks for it again.
         """
-        self._path, self._lock = path, lock or path.with_suffix(".lock")
+        self._path, self._lock, self._durable = path, lock or path.with_suffix(".lock"), durable
 
     @classmethod
     def of_run(cls, folder: Path, run_id: str) -> Self:
@@ -56,13 +58,19 @@ class ReplyCache:
 
     def beside(self, kind: str) -> Self:
         """Return the cache of another kind of reply of the same client, which this one never displaces."""
-        return type(self)(self._path.with_name(f"{self._path.stem}.{kind}{self._path.suffix}"), lock=self._lock)
+        return type(self)(
+            self._path.with_name(f"{self._path.stem}.{kind}{self._path.suffix}"), lock=self._lock, durable=self._durable
+        )
 
     def keep(self, instruction: Instruction, reply: Arrays) -> None:
-        """Replace the kept reply, whole or not at all."""
+        """Replace the kept reply; a part of one is never kept."""
         temporary = self._path.with_suffix(".tmp")
         order = json.dumps(list(reply))  # safetensors sorts by size
         temporary.write_bytes(save(reply, metadata={"answers": _digest(instruction), "order": order}))
+        if (
+            not self._durable
+        ):  # several file systems write a file out, for milliseconds, before it takes another's place
+            self._path.unlink(missing_ok=True)
         temporary.replace(self._path)
 
     def find(self, instruction: Instruction) -> Arrays | None:

@@ -1,5 +1,6 @@
 """Small files that appear whole or not at all, and keys that are kept in such."""
 
+import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,29 @@ def replace_file(path: Path, text: str, *, mode: int = 0o600, durable: bool = Tr
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def overwrite_file(path: Path, text: str) -> None:
+    """Write a small file over its old content, spaces up to the old length; made when missing; raises ``OSError``.
+
+    One call of the operating system, which a killed process finishes or never begins; ``read_whole`` never sees a part.
+    A power cut may leave anything: only for what need not outlive one. Several file systems write a file out before it
+    takes another's place, which costs milliseconds; this does not.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _write(descriptor, text.ljust(os.fstat(descriptor).st_size), durable=False)
+    finally:
+        os.close(descriptor)
+
+
+def read_whole(path: Path) -> str:
+    """Read a small UTF-8 file that ``overwrite_file`` may be writing; raises ``OSError`` or ``ValueError``."""
+    with path.open(encoding="utf-8") as file:
+        with suppress(OSError):  # a file system without locks: then as good as it gets
+            fcntl.flock(file, fcntl.LOCK_SH)
+        return file.read()
 
 
 def sync_folder(folder: Path) -> None:

@@ -9,6 +9,7 @@ countersigned is what shows that.
 import re
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
@@ -112,6 +113,10 @@ class Ledger:
     def files(self) -> LedgerFiles:
         """Where it lies."""
         return self._access.files
+
+    def session(self) -> AbstractContextManager[None]:
+        """Keep the file open for what one thread does inside, such as all of one round; every check stays as it is."""
+        return self._access.session()
 
     @property
     def dataset(self) -> str:

@@ -7,21 +7,22 @@ can leave a ledger that is ahead of its witness, which is harmless, and never on
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fedrec.errors import PrivacyError
 from fedrec.privacy.ledger_book import COUNTERSIGNED_IS_LOST, Book, take_up
 from fedrec.privacy.ledger_entries import Entry, next_entry
 from fedrec.privacy.ledger_files import LedgerFiles, check_present, read_key
-from fedrec.privacy.ledger_store import append, connected, copy_store, transaction
+from fedrec.privacy.ledger_store import append, connected, copy_store, naming, transaction
 from fedrec.privacy.witness import Countersigned, Witness, read_witness, write_witness
 
 
 class LedgerAccess:
     """Open files of one ledger and what was verified of them so far; threads take turns.
 
-    A connection lives as long as one operation: a thousand simulated clients would run out of files.
+    A connection lives as long as one operation, or as one ``session``: a thousand simulated clients would run out of
+    files.
     """
 
     def __init__(self, files: LedgerFiles, *, durable: bool) -> None:
@@ -36,6 +37,20 @@ class LedgerAccess:
         self._durable = durable
         self._book = Book()
         self._alone = threading.Lock()
+        self._session = _Session()
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Let this thread's operations inside share one connection, which is opened when it is first needed.
+
+        Each of them still reads what the file holds then, and refuses another that was put in its place.
+        """
+        with ExitStack() as stack:
+            self._session.stack = stack
+            try:
+                yield
+            finally:
+                self._session.stack = self._session.connection = None
 
     @contextmanager
     def reading(self) -> Iterator[Book]:
@@ -115,8 +130,24 @@ class LedgerAccess:
     @contextmanager
     def _connected(self) -> Iterator[tuple[sqlite3.Connection, Witness]]:
         """A connection, and the witness as it was before any transaction: the ledger can only be ahead of it."""
-        with self._alone, connected(self.files.ledger, durable=self._durable) as connection:
+        with self._alone, self._connection() as connection:
             yield connection, read_witness(self.files.witness, key=self._key)
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own, or that of the session."""
+        own, path = self._session, self.files.ledger
+        if own.stack is None:
+            with connected(path, durable=self._durable) as connection:
+                yield connection
+            return
+        with naming(path):
+            file = _file_at(path)  # before opening: one that comes in between is noticed next time
+            if own.connection is None:
+                own.connection, own.file = own.stack.enter_context(connected(path, durable=self._durable)), file
+            elif file != own.file:
+                raise PrivacyError(f"{path}: was moved or replaced while in use; restore the newest backup")
+            yield own.connection
 
     def _take_up(self, connection: sqlite3.Connection, book: Book, witness: Witness) -> list[Entry]:
         try:
@@ -136,6 +167,28 @@ class LedgerAccess:
 
     def _place(self, countersigned: Countersigned) -> int:
         return self._book.sequence_of(countersigned.head) or 0
+
+
+class _Session(threading.local):
+    """What one thread keeps open.
+
+    Attributes:
+        stack: closes it; None outside of a session.
+        file: which file ``connection`` has open.
+    """
+
+    stack: ExitStack | None = None
+    connection: sqlite3.Connection | None = None
+    file: tuple[int, int] | None = None
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """What tells the file at ``path`` from another that is put in its place; None when there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class Writer:

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +78,30 @@ def transaction(connection: sqlite3.Connection, *, writing: bool = True) -> Iter
 
 @contextmanager
 def connected(path: Path, *, durable: bool) -> Iterator[sqlite3.Connection]:
-    """Open the database, never create it. Anew each time: a thousand simulated clients would run out of files.
+    """Open the database, never create it. For a round at most: a thousand simulated clients would run out of files.
 
     Raises:
         PrivacyError: the file is missing, damaged, locked, read-only or full; with its name, also when raised inside.
     """
     uri = f"{path.absolute().as_uri()}?mode=rw"
+    with ExitStack() as stack:
+        stack.enter_context(naming(path))
+        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
+        stack.enter_context(closing(connection))
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        yield connection
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn SQLite's own errors into one that names the file.
+
+    Raises:
+        PrivacyError: as said.
+    """
     try:
-        with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None)) as connection:
-            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
-            connection.execute("PRAGMA journal_mode = WAL")
-            yield connection
+        yield
     except sqlite3.Error as error:
         raise PrivacyError(f"{path}: unusable ledger: {error}; expected an intact, writable file") from None
 

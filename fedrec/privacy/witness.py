@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fedrec.errors import PrivacyError
-from fedrec.privacy.durable import replace_file
+from fedrec.privacy.durable import overwrite_file, read_whole, replace_file
 
 _PURPOSE = b"fedrec ledger witness 1\n"
 _RESTORE = "restore it, or take the ledger as it is with: fedrec privacy ledger verify LEDGER --accept-head"
@@ -32,14 +32,18 @@ class Witness(NamedTuple):
 
 
 def write_witness(witness: Witness, path: Path, *, key: bytes, durable: bool) -> None:
-    """Replace the witness, whole or not at all.
+    """Replace the witness, whole or not at all; after a power cut too when it is ``durable``.
 
     Raises:
         PrivacyError: the file cannot be written.
     """
     values = _plain(witness)
+    text = json.dumps(values | {"mac": _mac(values, key=key)}, indent=1) + "\n"
     try:
-        replace_file(path, json.dumps(values | {"mac": _mac(values, key=key)}, indent=1) + "\n", durable=durable)
+        if durable:
+            replace_file(path, text)
+        else:
+            overwrite_file(path, text)
     except OSError as error:
         raise PrivacyError(f"{path}: the ledger's witness cannot be written: {error.strerror}") from None
 
@@ -51,7 +55,7 @@ def read_witness(path: Path, *, key: bytes) -> Witness:
         PrivacyError: missing, unreadable or altered.
     """
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        values: Any = json.loads(read_whole(path))
         mac = values.pop("mac")
         if not hmac.compare_digest(_mac(values, key=key), mac):
             raise ValueError("another key or text")

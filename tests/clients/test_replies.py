@@ -10,9 +10,9 @@ from tests.tiny_federation import arrays, instruction
 REPLY = arrays(1.6)
 
 
-@pytest.fixture
-def cache(tmp_path):
-    return ReplyCache(tmp_path / "client.safetensors")
+@pytest.fixture(params=[True, False], ids=["durable", "simulated"])
+def cache(request, tmp_path):
+    return ReplyCache(tmp_path / "client.safetensors", durable=request.param)
 
 
 def test_same_instruction_gets_the_same_bytes_in_the_same_order(cache, tmp_path):

@@ -3,7 +3,8 @@
 import tracemalloc
 
 import pytest
-from flwr.app import Message
+from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
 
 from simulations.local_grid import LocalGrid
 from tests.tiny_federation import client_app, message_to
@@ -60,6 +61,22 @@ def test_context_keeps_a_clients_state_and_settings_for_the_run() -> None:
     assert context is grid._context(3)
     assert context.run_config == {"workspace": "here"}
     assert context.node_config == {"partition-id": 1, "num-partitions": 2}
+
+
+def test_only_what_an_app_keeps_is_kept() -> None:
+    app, counts = ClientApp(), []
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        if context.node_id == 3:
+            context.state["count"] = MetricRecord({"asked": 1 + int(context.state.get("count", {}).get("asked", 0))})
+            counts.append(context.state["count"]["asked"])
+        return Message(RecordDict(), reply_to=message)
+
+    grid = LocalGrid(app, clients=1000)
+    list(grid.send_and_receive([message_to(node) for node in (*grid.get_node_ids(), 3, 3)]))
+    assert counts == [1, 2, 3]
+    assert list(grid._contexts) == [3]
 
 
 def test_unknown_node_is_answered_with_an_error() -> None:

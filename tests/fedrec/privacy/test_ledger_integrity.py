@@ -197,12 +197,15 @@ def test_a_ledger_ahead_of_its_witness_is_fine_as_after_a_crash(ledger, plan, po
     assert json.loads(ledger.files.witness.read_text())["head"] == again.head()
 
 
-def test_a_charge_counts_as_refused_until_its_witness_is_written(ledger, plan, policy, monkeypatch):
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_charge_counts_as_refused_until_its_witness_is_written(ledger, plan, policy, monkeypatch, durable):
+    ledger = reopened(ledger, policy, durable=durable)
+
     def full(*args: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fedrec.privacy.witness.replace_file", full)
+        patch.setattr(f"fedrec.privacy.witness.{'replace_file' if durable else 'overwrite_file'}", full)
         with pytest.raises(PrivacyError, match="the ledger's witness cannot be written: No space left on device"):
             ledger.charge("run/d", plan.training(1), plan=plan)
     assert reopened(ledger, policy).spendings() == (plan.training(7),)  # counted all the same
