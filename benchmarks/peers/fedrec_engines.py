@@ -2,9 +2,10 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from fedrec.model.adapters import adapter_arrays
 from fedrec.model.base import base_digest, save_base
 from fedrec.quiet import silence
 from fedrec.runfolder import RunFolder
-from fedrec.schema import flatten, parameters_of
+from fedrec.schema import parameters_of
 from fedrec.workspace import make_keys, open_budgets, write_workspace
 
 
@@ -25,21 +26,28 @@ def run(regime: Regime, pace: Pace, *, workers: int, engine: str = "local", priv
     """Prepare a run folder and run its rounds; with ``private`` there are policies and noise, and no checksum."""
     silence()
     from server.job import job_of_run
-    from simulations.experiment import federate, open_run
+    from simulations import experiment
 
     config = config_of(regime, rounds=pace.total, engine=engine, workers=workers, private=private)
     with (
         tempfile.TemporaryDirectory(prefix="fedrec-bench-") as place,
-        open_run(config, Path(place) / "run", resume=False) as folder,
+        experiment.open_run(config, Path(place) / "run", resume=False) as folder,
+        _workers(experiment, config) as helpers,
     ):
         agreement = prepare(config, folder, regime)
         job = replace(job_of_run(folder, config), initial=adapter_arrays(adapted_ranker(regime)))
-        state = federate(config, job, agreement, _Paced(pace), title=regime.name)  # type: ignore[arg-type]
+        state = experiment.federate(config, job, agreement, _Paced(pace), title=regime.name, **helpers)
         up = state.records[-1].bytes_up / state.records[-1].asked
-    start = flatten(job.initial, job.federation.schema)
     down = 4 * parameters_of(job.federation.schema)  # the header's few hundred bytes are left out
-    checksum = None if private else checksum_of(np.asarray(start), state.adapter)
-    return {"checksum": checksum, "bytes": round(up + down)}
+    return {"checksum": None if private else checksum_of(state.adam), "bytes": round(up + down)}
+
+
+@contextmanager
+def _workers(experiment: ModuleType, config: Config) -> Iterator[dict]:
+    """The worker processes of the local engine, as arguments for ``federate``; none where it knows of none."""
+    start = getattr(experiment, "local_workers", None)
+    with start(config) if start else nullcontext() as workers:
+        yield {"workers": workers} if start else {}
 
 
 def prepare(config: Config, folder: RunFolder, regime: Regime) -> Agreement:

@@ -8,6 +8,7 @@ from benchmarks.peers.pace import Pace
 from benchmarks.peers.table import BEGIN, END, section, write_section
 from benchmarks.peers.turns import Result, measure
 from benchmarks.peers.work import REGIMES, base_ranker, checksum_of, made_up_people
+from server.optimizer import AdamState, ServerAdam
 from simulations.engines import run_local
 
 TINY = [REGIMES["tiny"], REGIMES["tiny-devices"]]
@@ -48,8 +49,9 @@ def test_work_is_the_same_each_time_and_nobody_repeats_an_item():
     assert base_ranker(regime).head.weight.equal(base_ranker(regime).head.weight)
 
 
-def test_a_checksum_is_how_far_every_value_has_come():
-    assert checksum_of(np.array([1.0, -2.0, 0.0]), np.array([0.5, -2.0, 3.0])) == 3.5
+def test_a_checksum_is_what_all_mean_updates_came_to():
+    _, state = ServerAdam(beta1=0.5).step(AdamState.zeros(2), np.array([1.0, -3.0]), learning_rate=1.0)
+    assert checksum_of(state) == 2.0
 
 
 def test_one_round_warms_up_and_every_run_of_rounds_is_told_and_waited_for():
@@ -74,6 +76,12 @@ def test_a_ratio_compares_turn_by_turn_and_a_slow_turn_of_both_does_not_move_it(
     assert ratios.ratio(found, "fedrec-1", "pfl") is None
 
 
+def test_the_guard_goes_by_processor_time_where_a_busy_machine_would_mislead_it():
+    found = results(fedrec_1=[9.0], loop=[1.0])
+    found[0].cpu_s, found[1].cpu_s = [1.0], [0.5]
+    assert ratios.guarded_ratios(found) == {"fedrec-1/loop": 0.5}
+
+
 def test_a_contender_that_failed_has_no_ratio():
     found = results(fedrec_1=[1.0], loop=[0.9])
     found[1].failure = "no memory"
@@ -90,7 +98,7 @@ def test_the_guard_lets_a_fifth_pass_and_no_more():
 
 def test_who_ends_elsewhere_is_named():
     found = results(loop=[1.0], pfl=[1.0], flower=[1.0])
-    found[1].checksum, found[2].checksum = 1.0005, 1.002
+    found[1].checksum, found[2].checksum = 1.00005, 1.002
     assert ratios.disagreements(found) == ["flower: checksum 1.002, loop has 1"]
 
 
