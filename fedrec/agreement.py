@@ -22,7 +22,7 @@ from fedrec.model.statistics import Counting, StatisticsSpec
 from fedrec.privacy.plan import PrivacyPlan
 from fedrec.privacy.policy import METRICS
 from fedrec.runfolder import write_json
-from fedrec.wire import RUN_ID
+from fedrec.schema import RUN_ID
 
 FILE = "agreement.json"
 

@@ -1,10 +1,13 @@
-"""Names, shapes and order of the shared arrays: what both sides mean by "the adapter"."""
+"""Names, shapes and order of the shared arrays: what both sides mean by "the adapter"; and what a run may be called."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+
+RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class ArraySpec(NamedTuple):

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar, cast
 from flwr.app import Array, ArrayRecord, ConfigRecord, ConfigRecordValues, Error, MessageType, MetricRecord, RecordDict
 
 from fedrec.errors import FedrecError, PrivacyError, WireError
-from fedrec.schema import AdapterSchema, Arrays
+from fedrec.schema import RUN_ID, AdapterSchema, Arrays
 from fedrec.wire_arrays import array_record, read_arrays
 
 VERSION = 4
@@ -32,7 +32,6 @@ ERROR_CODE = 2  # Flower's CLIENT_APP_RAISED_EXCEPTION: the number says no more 
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE = re.compile(r"[0-9a-f]{128}")
-RUN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 Content = TypeVar("Content", ArrayRecord, MetricRecord)
 

@@ -15,7 +15,6 @@ from fedrec.code import code_digest
 from fedrec.config import Config
 from fedrec.errors import ConfigError, FedrecError, PrivacyError
 from fedrec.privacy.plan import PrivacyPlan
-from fedrec.report.page import build_report
 from fedrec.report.progress import Progress
 from fedrec.run_config import load_run_config, write_run_config
 from fedrec.runfolder import RunFolder, read_events, write_json, write_text
@@ -190,6 +189,8 @@ def _write_results(
     config: Config, folder: RunFolder, people: People, agreement: Agreement, state: ServerState, results: Results
 ) -> dict:
     """Write ``summary.json`` and the report, and return the summary."""
+    from fedrec.report.page import build_report  # matplotlib comes with it, and nobody need wait for it at the start
+
     pretrain_s = json.loads((folder.workspace / TIMING).read_text(encoding="utf-8"))["pretrain_s"]
     summary = summarise(config, folder.path, agreement, state, results, pretrain_s=pretrain_s)
     write_json(folder.summary, summary)

@@ -19,7 +19,7 @@ def _commands(command: Command, path: tuple[str, ...] = ()) -> dict[tuple[str, .
     return found
 
 
-SLOW_TO_IMPORT = ("cryptography", "flwr", "numpy", "polars", "safetensors", "torch", "transformers")
+SLOW_TO_IMPORT = ("cryptography", "flwr", "matplotlib", "numpy", "polars", "safetensors", "torch", "transformers")
 COMMANDS = _commands(typer.main.get_command(app))
 
 

@@ -115,7 +115,7 @@ CRASHES = {
     "between checkpoint and event": ("fedrec.runfolder.RunFolder.append_event", 2),
     "publishing the adapter": ("server.job.write_arrays", 1),
     "measuring the table": ("simulations.experiment.measure_rows", 1),
-    "writing the report": ("simulations.experiment.build_report", 1),
+    "writing the report": ("fedrec.report.page.build_report", 1),
 }
 
 
