@@ -222,7 +222,8 @@ class FederationConfig(Section):
     workers: Annotated[int, Field(ge=0)] = Field(
         0,
         description="processes that train clients, one core each; 1: for engine local, this process alone; 0: as many "
-        "as there are cores, and at most one for every 250 local steps of the run, for each takes seconds to start",
+        "as there are cores, and at most one for every 250 local steps of the run, for each takes seconds to "
+        "start; of a Ray cluster, which brings its own, the fewest CPUs it may have",
     )
 
 

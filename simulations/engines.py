@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
@@ -17,6 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedrec.errors import RunError
 from fedrec.quiet import silence
 from simulations.local_grid import LocalGrid
+from simulations.ray_cluster import connected
 from simulations.stoppable_grid import StoppableGrid
 from simulations.workers import Workers
 
@@ -56,34 +57,45 @@ def run_ray(
     clients: int,
     workers: int,
     run_config: RunConfig | None = None,
+    address: str | None = None,
 ) -> None:
-    """Run the server here and the clients in ``workers`` Ray actors; what the server app raises comes through.
+    """Run the server here and the clients in Ray actors; what the server app raises comes through.
 
     Args:
         server_app: the server side; runs in a thread of this process.
         client_app: the client side; must be importable, or picklable by value.
         clients: nodes, >= 1. Which node holds which partition differs from run to run.
-        workers: actors, each one CPU, >= 1.
+        workers: actors, each one CPU, >= 1; on a cluster Flower starts one on every CPU instead.
         run_config: what ``flwr run --run-config`` would set.
+        address: ``HOST:PORT`` of a cluster that ``check_cluster`` let pass; when absent Ray starts on this machine.
 
     Raises:
-        RunError: Ray is not installed, or its engine stopped early.
+        RunError: Ray is not installed, the cluster is gone, or Ray's engine stopped early.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise RunError("engine ray: Ray is not installed; pip install 'fedrec[ray]', or set --engine local")
+    check_ray()
     server = _ConfiguredServerApp(server_app, run_config or {})
     client = _ConfiguredClientApp(client_app, run_config or {})
-    with _ray_environment():
+    with _ray_environment(address), connected(address) if address else nullcontext():
         from flwr.simulation import run_simulation  # after the environment: flwr and ray read it when imported
 
         try:
-            run_simulation(server, client, clients, backend_config=_backend(workers))
+            run_simulation(server, client, clients, backend_config=_backend(workers))  # joins a Ray that is there
         except Exception as error:
             server.stop()
             if server.error is None:
                 raise RunError(f"engine ray: stopped: {_cause(error)}; try --engine local") from error
     if server.error is not None:
         raise server.error
+
+
+def check_ray() -> None:
+    """Refuse where Ray is not installed.
+
+    Raises:
+        RunError: it is not.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise RunError("engine ray: Ray is not installed; pip install 'fedrec[ray]', or set --engine local")
 
 
 class _ConfiguredClientApp(ClientApp):
@@ -139,6 +151,7 @@ def _backend(workers: int) -> dict[str, dict[str, Any]]:
     """Ray's settings: as many one-CPU actors as asked for, no dashboard, no chatter."""
     return {
         "init_args": {
+            "address": "local",  # never a cluster that happens to run here
             "num_cpus": workers,
             "include_dashboard": False,
             "log_to_driver": False,
@@ -149,15 +162,16 @@ def _backend(workers: int) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def _ray_environment() -> Iterator[None]:
+def _ray_environment(address: str | None) -> Iterator[None]:
     """No telemetry, a random token that every Ray process must know, and Flower's log down to errors.
 
     Ray listens on all interfaces, so without the token anybody on the network could submit code. The token stays
-    for the life of the process, because Ray remembers the first one it saw.
+    for the life of the process, because Ray remembers the first one it saw. A cluster at ``address`` has its own.
     """
     silence()
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if address is None:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     python_path = os.environ.get("PYTHONPATH")
     flower = logging.getLogger("flwr")
     level = flower.level

@@ -3,9 +3,10 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from clients.app import app as client_app
@@ -24,8 +25,9 @@ from server.job import Job, job_of_run
 from server.strategy import RoundRecord, ServerState
 from server.telling import round_text
 from simulations.compare import REFERENCE, Results, measure_rows
-from simulations.engines import run_local, run_ray
+from simulations.engines import check_ray, run_local, run_ray
 from simulations.prepare import MANIFEST, People, prepare, read_people
+from simulations.ray_cluster import check_cluster
 from simulations.resident_app import resident_app
 from simulations.summary import report_context, summarise
 from simulations.workers import Workers, worker_count
@@ -33,7 +35,15 @@ from simulations.workers import Workers, worker_count
 TIMING = "timing.json"
 
 
-def simulate(config: Config, *, out: Path, resume: bool, prepare_only: bool, progress: Progress) -> dict | None:
+def simulate(
+    config: Config,
+    *,
+    out: Path,
+    resume: bool,
+    prepare_only: bool,
+    progress: Progress,
+    ray_address: str | None = None,
+) -> dict | None:
     """Run a whole federation in this process (or on Ray) and write its run folder.
 
     Args:
@@ -42,6 +52,7 @@ def simulate(config: Config, *, out: Path, resume: bool, prepare_only: bool, pro
         resume: go on where an earlier process stopped; each round happens once.
         prepare_only: stop before the first round, so that another engine can run the folder.
         progress: where a person watches.
+        ray_address: ``HOST:PORT`` of the Ray cluster for the engine ``ray``; when absent Ray starts on this machine.
 
     Returns:
         The content of ``summary.json``, or None with ``prepare_only``.
@@ -54,6 +65,9 @@ def simulate(config: Config, *, out: Path, resume: bool, prepare_only: bool, pro
             # Before everything else: they import while the data are read and the base is made.
             workers = None if prepare_only else started.enter_context(local_workers(config))
             with _no_ruins(folder, is_new=not resume):
+                if ray_address is not None and not prepare_only:
+                    check_ray()
+                    check_cluster(ray_address, run=folder.path, workers=max(1, config.federation.workers))
                 with progress.stage("reading and splitting people", total=1) as stage:
                     people = read_people(config, manifest=folder.path / MANIFEST)
                     stage.advance(text=f"{len(people.split.train)} people, {len(people.catalogue)} items")
@@ -62,8 +76,9 @@ def simulate(config: Config, *, out: Path, resume: bool, prepare_only: bool, pro
                 check_code(folder, agreement)
             if prepare_only:
                 return None
-            state = federate(config, job, agreement, progress, title="federation", workers=workers)
-            bare = _reference(config, folder, agreement, progress, workers=workers) if config.compare else None
+            where = partial(federate, config, progress=progress, workers=workers, ray_address=ray_address)
+            state = where(job, agreement, title="federation")
+            bare = _reference(config, folder, agreement, where) if config.compare else None
         results = measure_rows(config, folder.path, people, agreement, state, unprotected=bare, progress=progress)
         return _write_results(config, folder, people, agreement, state, results)
 
@@ -80,7 +95,14 @@ def local_workers(config: Config) -> Iterator[Workers | None]:
 
 
 def federate(
-    config: Config, job: Job, agreement: Agreement, progress: Progress, *, title: str, workers: Workers | None = None
+    config: Config,
+    job: Job,
+    agreement: Agreement,
+    progress: Progress,
+    *,
+    title: str,
+    workers: Workers | None = None,
+    ray_address: str | None = None,
 ) -> ServerState:
     """Run the rounds that are left, on the configured engine, through Flower's two apps."""
     finished: list[ServerState] = []
@@ -94,7 +116,8 @@ def federate(
         run_config = {"workspace": str(job.folder.path.resolve())}
         clients = job.federation.clients
         if config.federation.engine == "ray":
-            run_ray(server_app, client_app, clients=clients, workers=worker_count(config), run_config=run_config)
+            actors = worker_count(config)
+            run_ray(server_app, client_app, clients=clients, workers=actors, run_config=run_config, address=ray_address)
         else:
             run_local(server_app, resident_app(), clients=clients, run_config=run_config, workers=workers)
         stage.move_to(rounds)
@@ -150,7 +173,7 @@ def check_code(folder: RunFolder, agreement: Agreement) -> None:
 
 
 def _reference(
-    config: Config, folder: RunFolder, agreement: Agreement, progress: Progress, *, workers: Workers | None
+    config: Config, folder: RunFolder, agreement: Agreement, where: Callable[..., ServerState]
 ) -> ServerState:
     """Federate once more without noise, in a folder of its own inside the run's."""
     path = folder.path / REFERENCE
@@ -181,8 +204,7 @@ def _reference(
             open_budgets(inner.path, bare, clients=config.partition.clients)
             write_agreement(bare, inner.path)
         bare = read_agreement(inner.path)
-        job = job_of_run(inner, config)
-        return federate(config, job, bare, progress, title="reference without noise", workers=workers)
+        return where(job_of_run(inner, config), bare, title="reference without noise")
 
 
 def _write_results(

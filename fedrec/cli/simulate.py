@@ -1,6 +1,7 @@
 """``fedrec simulate``: a whole federation on this machine."""
 
 import json
+import os
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,8 @@ Examples:
       go on after a crash, each round once
   fedrec simulate --clients 1000 --people-per-client 1
       people's devices instead of merchants
+  fedrec simulate --engine ray --ray-address 10.0.0.1:6379 --out /shared/runs/mine
+      on the machines of a Ray cluster that share a folder; see docs/flower.md
   fedrec simulate --data events.parquet --catalogue items.parquet
       your own events and items; see also: fedrec data check
 """
@@ -89,6 +92,9 @@ def simulate_command(
     workers: Annotated[
         int | None, typer.Option(help="processes that train clients [0: the cores, in a large run]")
     ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Ray cluster, for --engine ray [RAY_ADDRESS]")
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="also without noise, and on pooled data")] = False,
     seed: Annotated[int | None, typer.Option(help="partition, base and windows; never noise [0]")] = None,
     out: Annotated[Path | None, typer.Option(help="run folder [runs/DATE-TIME]")] = None,
@@ -127,8 +133,9 @@ def simulate_command(
         "seed": seed,
     }
     settings = resolve_settings(flags, config=config, out=out, resume=resume)
+    cluster = cluster_of(settings, ray_address)
     folder = out or RUNS / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    _run(settings, folder, resume=resume, prepare_only=prepare_only, as_json=as_json)
+    _run(settings, folder, resume=resume, prepare_only=prepare_only, as_json=as_json, ray_address=cluster)
 
 
 def resolve_settings(flags: dict[str, Any], *, config: Path | None, out: Path | None, resume: bool) -> Config:
@@ -155,7 +162,22 @@ def resolve_settings(flags: dict[str, Any], *, config: Path | None, out: Path | 
     return parse_config(values, source="flags")
 
 
-def _run(settings: Config, folder: Path, *, resume: bool, prepare_only: bool, as_json: bool) -> None:
+def cluster_of(settings: Config, given: str | None) -> str | None:
+    """The Ray cluster to use: ``--ray-address``, else ``RAY_ADDRESS``. It says where, not what: no run folder keeps it.
+
+    Raises:
+        ConfigError: ``--ray-address`` with another engine than ray.
+    """
+    if settings.federation.engine == "ray":
+        return given or os.environ.get("RAY_ADDRESS") or None
+    if given is not None:
+        raise ConfigError(f"--ray-address {given}: this run's engine is {settings.federation.engine}; add --engine ray")
+    return None
+
+
+def _run(
+    settings: Config, folder: Path, *, resume: bool, prepare_only: bool, as_json: bool, ray_address: str | None
+) -> None:
     """Simulate and show the outcome."""
     make_app_importable()
     from fedrec.quiet import silence
@@ -165,7 +187,14 @@ def _run(settings: Config, folder: Path, *, resume: bool, prepare_only: bool, as
     from simulations.experiment import simulate
 
     with Progress() as progress:
-        summary = simulate(settings, out=folder, resume=resume, prepare_only=prepare_only, progress=progress)
+        summary = simulate(
+            settings,
+            out=folder,
+            resume=resume,
+            prepare_only=prepare_only,
+            progress=progress,
+            ray_address=ray_address,
+        )
     if summary is None:
         typer.echo(f"prepared {folder}; go on with: fedrec simulate --out {folder} --resume", err=True)
     elif as_json:
