@@ -167,7 +167,9 @@ def step_losses(
     """Return the loss of each of some people in one step, (B,); each has at least two events."""
     windows = padded([window_of_step(histories.of(int(i)), step=step, history=ranker.spec.history) for i in people])
     negatives = public_negatives(ranker.items, training, step=step)
-    return person_losses(ranker, windows, mask_last=training.mask_last, negatives=negatives)
+    if negatives is not None:
+        negatives = negatives.to(ranker.device)
+    return person_losses(ranker, windows.to(ranker.device), mask_last=training.mask_last, negatives=negatives)
 
 
 def public_negatives(items: int, training: LocalTraining, *, step: int) -> Tensor | None:

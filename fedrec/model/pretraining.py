@@ -55,8 +55,8 @@ def pretrain(
             windows = tiled_windows(panel, history=ranker.spec.history, rng=rng)
             losses = []
             for chosen in np.array_split(rng.permutation(len(windows)), len(windows) // batch_people + 1):
-                batch = padded([windows[i] for i in chosen])
-                others = _drawn(rng, ranker.items, negatives)
+                batch = padded([windows[i] for i in chosen]).to(ranker.device)
+                others = _drawn(rng, ranker, negatives)
                 per_person = person_losses(ranker, batch, mask_last=mask_last, negatives=others)
                 loss = (per_person * batch.is_target.sum(dim=1)).sum() / batch.is_target.sum()
                 optimizer.zero_grad()
@@ -74,8 +74,8 @@ def _one_cycle(optimizer: Optimizer, learning_rate: float, *, steps: int) -> One
     return OneCycleLR(optimizer, max_lr=learning_rate, total_steps=steps + 1, pct_start=WARMUP_SHARE)
 
 
-def _drawn(rng: np.random.Generator, items: int, negatives: int | None) -> Tensor | None:
+def _drawn(rng: np.random.Generator, ranker: Ranker, negatives: int | None) -> Tensor | None:
     """Different items of the catalogue, uniform; None for all of them."""
-    if negatives is None or negatives >= items:
+    if negatives is None or negatives >= ranker.items:
         return None
-    return torch.from_numpy(rng.choice(items, negatives, replace=False))
+    return torch.from_numpy(rng.choice(ranker.items, negatives, replace=False)).to(ranker.device)

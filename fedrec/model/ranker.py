@@ -62,6 +62,11 @@ class Ranker(nn.Module):
         """Number of items in the catalogue."""
         return len(self.vectors)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; batches have to be there too."""
+        return self.vectors.device
+
     def freeze(self) -> None:
         """Fix the public base: nothing trains any more and nothing is dropped."""
         self.requires_grad_(False)

@@ -29,6 +29,10 @@ class Windows:
     def __len__(self) -> int:
         return len(self.items)
 
+    def to(self, device: torch.device) -> "Windows":
+        """Return the same batch on another device."""
+        return Windows(*(part.to(device) for part in (self.items, self.positions, self.targets, self.is_target)))
+
     def rows(self, index: slice | Tensor) -> "Windows":
         """Return the same batch cut to some of its people."""
         return Windows(self.items[index], self.positions[index], self.targets[index], self.is_target[index])
