@@ -2,17 +2,11 @@
 
 import contextlib
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +17,9 @@ from fedrec.errors import ConfigError, RunError
 from server.app import build_app
 from simulations.engines import run_local
 from simulations.ray_cluster import check_door, look, marked, ray_token
+from tests.ray_nodes import TOKEN, Cluster, run_python, two_nodes
 from tests.tiny_federation import client_app, job
-from tests.tiny_run import ROOT, Bench, Outcome
-
-TOKEN = "0123456789abcdef" * 2
-DEADLINE_S = 120.0
+from tests.tiny_run import Bench, Outcome
 
 
 @pytest.fixture
@@ -115,68 +107,12 @@ def test_a_node_finds_the_mark_only_while_it_is_there_and_only_in_this_folder(tm
     assert list(tmp_path.iterdir()) == []
 
 
-class Cluster(NamedTuple):
-    """Two real nodes of one CPU each, and what a program needs to join them."""
-
-    address: str
-    environment: dict[str, str]
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Started as an operator would, token and all; every process of it ends afterwards."""
+    """Two real nodes of one CPU each."""
     pytest.importorskip("ray", exc_type=ImportError)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home = tmp_path_factory.mktemp("home")
-    (home / "token").write_text(TOKEN)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-        "HOME": str(home),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(home / "token"),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    ray = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
-    ray += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder, contextlib.ExitStack() as stack:  # a short path: sockets
-        head = [f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=false"]
-        ports = ["--min-worker-port=0", "--max-worker-port=0"]
-        stack.callback(_end_processes_of, folder)
-        _wait_for_head(_start([*ray, "--head", *head, *ports], environment, stack), f"127.0.0.1:{port}")
-        _start([*ray, f"--address=127.0.0.1:{port}", *ports], environment, stack)
-        yield Cluster(f"127.0.0.1:{port}", environment)
-
-
-def _start(command: list[str], environment: dict[str, str], stack: contextlib.ExitStack) -> subprocess.Popen[bytes]:
-    """Start a node that ends when the fixture does."""
-    quiet = subprocess.DEVNULL
-    node = subprocess.Popen(command, env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
-    stack.callback(node.wait, 60)
-    stack.callback(node.terminate)
-    return node
-
-
-def _wait_for_head(head: subprocess.Popen[bytes], address: str) -> None:
-    """Return when the head lets the token in."""
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        try:
-            return check_door(address, TOKEN)
-        except RunError:
-            assert head.poll() is None, "the head ended"
-            assert time.monotonic() < deadline, f"no head after {DEADLINE_S:g} s"
-            time.sleep(0.2)  # the only way to learn that another program listens
-
-
-def _end_processes_of(folder: str) -> None:
-    """End by their ids what a node left behind; each names the cluster's own folder."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if folder in (process / "cmdline").read_text(errors="replace"):
-                os.kill(int(process.name), signal.SIGTERM)
+    with two_nodes(tmp_path_factory.mktemp("home")) as nodes:
+        yield nodes
 
 
 PROGRAM = """
@@ -191,10 +127,23 @@ from tests.tiny_federation import TinyMerchant, job
 
 address, folder = sys.argv[1], Path(sys.argv[2])
 (folder / "nodes").mkdir()
+workers, said = 3, {}
+
+class Holder:  # another program's, which ends when that program leaves
+    def here(self):
+        return True
 
 with ray_cluster.connected(address) as ray:
     while len([node for node in ray.nodes() if node["Alive"]]) < 2:
         time.sleep(0.2)
+    holder = ray.remote(num_cpus=1)(Holder).remote()
+    ray.get(holder.here.remote())
+    ray_cluster.FREE_S, kept = 1.0, ray_cluster.FREE_S
+    try:
+        ray_cluster._check_free(ray, address, 2)
+    except RunError as error:
+        said["busy"] = str(error)
+    ray_cluster.FREE_S = kept
 
 def refusal(**attributes):
     kept = {name: getattr(ray_cluster, name) for name in attributes}
@@ -214,7 +163,6 @@ class elsewhere:  # a folder that only this machine has
     def __enter__(self): return "/nowhere/at/all/mark"
     def __exit__(self, *error): pass
 
-workers, said = 3, {}
 said["few"] = refusal()
 workers = 2
 said["unseen"] = refusal(marked=elsewhere)
@@ -235,31 +183,18 @@ print(json.dumps(said))
 """
 
 
-def _python(cluster: Cluster, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python beside the cluster, in a process of its own, so that Ray's leftovers end with it."""
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(
-        command,
-        check=False,
-        env=cluster.environment | environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-    )
-
-
 @pytest.mark.slow
 def test_both_nodes_work_and_what_would_fail_later_is_refused_first(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="refuses the token"):
         check_door(cluster.address, "another")
     run_local(build_app(lambda context: job(tmp_path / "local")), client_app(), clients=5)
-    done = _python(cluster, "-c", PROGRAM, cluster.address, tmp_path)
+    done = run_python(cluster, "-c", PROGRAM, cluster.address, tmp_path)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said.pop("fine") == "none"
     expected = {
         "few": "has 2 CPUs and federation.workers asks for 3; add nodes, or ask less",
+        "busy": "1 of 2 CPUs are in use; wait for the other programs, or end them",
         "unseen": "cannot read and write /nowhere/at/all; put --out on a folder that all nodes share",
         "code": "runs another fedrec than this machine; install the same one on each node",
     }
@@ -281,7 +216,7 @@ def test_command_line_runs_on_the_cluster_of_the_environment(
     local, _ = bare_run
     bench = Bench.at(tmp_path, {"federation.workers": 1})  # the second node may still be joining
     command = ["-c", "from fedrec.cli import main; main()", "simulate", *bench.inputs, "--out", bench.out, "--no-dp"]
-    done = _python(cluster, *command, "--engine", "ray", RAY_ADDRESS=cluster.address)
+    done = run_python(cluster, *command, "--engine", "ray", RAY_ADDRESS=cluster.address)
     assert done.returncode == 0, done.stderr
     for name, values in load_file(local.out / "adapter.safetensors").items():
         published = load_file(bench.out / "adapter.safetensors")[name]
