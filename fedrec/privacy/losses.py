@@ -70,8 +70,8 @@ def _composed_others(spendings: tuple[Steps, ...], interval: float, relation: st
 
 def _loss(spending: Steps, interval: float, relation: str) -> "PrivacyLossDistribution":
     noise, rate, steps, cap, people = spending
-    if rate == 1.0 and cap is None:  # Gaussians compose exactly into one
-        return _one_step(Steps(noise / math.sqrt(steps), 1.0, 1), interval, relation)
+    if rate == 1.0 and cap is None:  # Gaussians compose exactly into one, another for each number of steps: not kept
+        return _gaussian(noise / math.sqrt(steps), 1.0, interval, relation)
     return _one_step(Steps(noise, rate, 1, cap, people), interval, relation).self_compose(steps)
 
 
