@@ -29,7 +29,7 @@ def pfl_python(folder: Path) -> Path:
     python = folder / "bin" / "python"
     if _works(python):
         return python
-    _run(sys.executable, "-m", "venv", "--clear", str(folder))
+    _run(sys.executable, "-m", "venv", str(folder))
     own = _run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     (Path(own) / "beside_pfl.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     _run(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", REQUIREMENT)
@@ -39,7 +39,7 @@ def pfl_python(folder: Path) -> Path:
 def _works(python: Path) -> bool:
     if not python.exists():
         return False
-    return subprocess.run([python, "-c", "import pfl, torch"], capture_output=True, timeout=60).returncode == 0
+    return subprocess.run([python, "-c", "import pfl, torch"], capture_output=True, timeout=TIMEOUT_S).returncode == 0
 
 
 def _run(*command: str) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from benchmarks.peers.turns import Result
 
+Ratios = Mapping[str, Mapping[str, float]]  # by regime, by name
+
 RECORDED = Path(__file__).with_name("recorded.json")
 LARGEST_FALL = 0.2  # of a recorded ratio
 AGREEMENT = 1e-4  # largest relative difference of checksums; float32 arrives at them by different roads
@@ -58,13 +60,18 @@ def guarded_ratios(results: Sequence[Result]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.items() if value is not None}
 
 
-def falls(now: Mapping[str, float], recorded: Mapping[str, float]) -> list[str]:
-    """One line for each ratio that has fallen by more than ``LARGEST_FALL`` of what was recorded."""
-    return [
-        f"{name}: {now[name]:.3g}, recorded {before:.3g}: {1 - now[name] / before:.0%} less"
-        for name, before in recorded.items()
-        if name in now and now[name] < (1 - LARGEST_FALL) * before
-    ]
+def falls(now: Ratios, recorded: Ratios) -> list[str]:
+    """One line for each ratio that has fallen by more than ``LARGEST_FALL`` of what was recorded, by regime.
+
+    A contender that did not run is not missed, a regime that was never recorded is.
+    """
+    lines = [f"{regime}: nothing recorded; run with --quick --record" for regime in now if regime not in recorded]
+    for regime, ratios in now.items():
+        for name, before in recorded.get(regime, {}).items():
+            if name in ratios and ratios[name] < (1 - LARGEST_FALL) * before:
+                less = 1 - ratios[name] / before
+                lines.append(f"{regime}: {name}: {ratios[name]:.3g}, recorded {before:.3g}: {less:.0%} less")
+    return lines
 
 
 def disagreements(results: Sequence[Result]) -> list[str]:
@@ -82,7 +89,7 @@ def read_recorded(path: Path = RECORDED) -> dict[str, dict[str, float]]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def record(ratios: Mapping[str, Mapping[str, float]], path: Path = RECORDED) -> None:
+def record(ratios: Ratios, path: Path = RECORDED) -> None:
     """Keep ratios by regime; those of other regimes, and of contenders that did not run, stay."""
     before = read_recorded(path)
     joined = {regime: before.get(regime, {}) | dict(found) for regime, found in ratios.items()}

@@ -89,11 +89,15 @@ def test_a_contender_that_failed_has_no_ratio():
 
 
 def test_the_guard_lets_a_fifth_pass_and_no_more():
-    assert ratios.falls({"fedrec-1/loop": 0.81}, {"fedrec-1/loop": 1.0}) == []
-    assert ratios.falls({"fedrec-1/loop": 0.79}, {"fedrec-1/loop": 1.0}) == [
-        "fedrec-1/loop: 0.79, recorded 1: 21% less"
+    recorded = {"quick": {"fedrec-1/loop": 1.0, "fedrec-1/pfl": 1.0}}  # pfl is not everywhere
+    assert ratios.falls({"quick": {"fedrec-1/loop": 0.81}}, recorded) == []
+    assert ratios.falls({"quick": {"fedrec-1/loop": 0.79}}, recorded) == [
+        "quick: fedrec-1/loop: 0.79, recorded 1: 21% less"
     ]
-    assert ratios.falls({}, {"fedrec-1/pfl": 1.0}) == []  # pfl is not everywhere
+
+
+def test_the_guard_does_not_pass_what_was_never_recorded():
+    assert ratios.falls({"quick": {"fedrec-1/loop": 1.0}}, {}) == ["quick: nothing recorded; run with --quick --record"]
 
 
 def test_who_ends_elsewhere_is_named():
