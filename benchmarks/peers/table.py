@@ -38,11 +38,11 @@ def section(measured: Mapping[str, Sequence[Result]], *, machine: str, steps: st
 
 
 def describe(regime: Regime) -> str:
-    """The regime in one sentence."""
+    """The regime in one line."""
     parameters = parameters_of(schema_of(adapted_ranker(regime)))
     return (
-        f"{regime.clients:,} clients with {regime.people} people each, {regime.local_steps} local steps, "
-        f"{regime.rounds} rounds a run; {regime.items:,} items, width {regime.width}, {regime.layers} layers, "
+        f"Clients: {regime.clients:,}, people at each: {regime.people}, local steps: {regime.local_steps}, "
+        f"rounds in a run: {regime.rounds}; {regime.items:,} items, width {regime.width}, {regime.layers} layers, "
         f"{parameters:,} values learn."
     )
 

@@ -84,6 +84,7 @@ def test_the_guard_goes_by_processor_time_where_a_busy_machine_would_mislead_it(
 
 def test_a_contender_that_failed_has_no_ratio():
     found = results(fedrec_1=[1.0], loop=[0.9])
+    found[0].cpu_s, found[1].cpu_s = [1.0], [0.5]
     found[1].failure = "no memory"
     assert ratios.guarded_ratios(found) == {}
 
