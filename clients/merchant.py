@@ -57,6 +57,7 @@ class Merchant:
         self._agreement = agreement
         self._digest = agreement.digest()
         self._learner = learner
+        self._schema = learner.schema
         self._policy = policy
         self._ledger = ledger
         self._replies = replies
@@ -67,7 +68,7 @@ class Merchant:
     @property
     def schema(self) -> AdapterSchema:
         """Names and shapes of the shared arrays."""
-        return self._learner.schema
+        return self._schema
 
     @property
     def base_digest(self) -> str:

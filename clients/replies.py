@@ -4,8 +4,10 @@ Computing a round twice would release twice what was charged once. The reply is 
 keeping it costs nothing.
 """
 
+import errno
 import hashlib
 import json
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -17,6 +19,8 @@ from fedrec.errors import RunError
 from fedrec.locks import alone
 from fedrec.schema import Arrays
 from fedrec.wire import Instruction
+
+_LENGTH = 8  # bytes at the start of a safetensors file that say how long its header is
 
 
 class Answer(NamedTuple):
@@ -64,14 +68,14 @@ class ReplyCache:
 
     def keep(self, instruction: Instruction, reply: Arrays) -> None:
         """Replace the kept reply; a part of one is never kept."""
-        temporary = self._path.with_suffix(".tmp")
         order = json.dumps(list(reply))  # safetensors sorts by size
-        temporary.write_bytes(save(reply, metadata={"answers": _digest(instruction), "order": order}))
-        if (
-            not self._durable
-        ):  # several file systems write a file out, for milliseconds, before it takes another's place
-            self._path.unlink(missing_ok=True)
-        temporary.replace(self._path)
+        content = save(reply, metadata={"answers": _digest(instruction), "order": order})
+        if self._durable:
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_bytes(content)
+            temporary.replace(self._path)
+        else:
+            _overwrite(self._path, content)
 
     def find(self, instruction: Instruction) -> Arrays | None:
         """Return the reply to exactly this instruction, or None."""
@@ -83,6 +87,24 @@ class ReplyCache:
                 return {name: stored.get_tensor(name) for name in json.loads(about["order"])}  # as it was sent
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
+
+
+def _overwrite(path: Path, content: bytes) -> None:
+    """Write a safetensors file over the old one; a process that is killed meanwhile leaves one that cannot be read.
+
+    The length of its header comes last. Putting a new file in the place of the old costs milliseconds where the file
+    system writes it out first.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
+    try:
+        os.pwrite(descriptor, bytes(_LENGTH), 0)
+        os.ftruncate(descriptor, len(content))
+        written = os.pwrite(descriptor, content[_LENGTH:], _LENGTH)
+        if written < len(content) - _LENGTH:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.pwrite(descriptor, content[:_LENGTH], 0)
+    finally:
+        os.close(descriptor)
 
 
 def _digest(instruction: Instruction) -> str:

@@ -1,3 +1,5 @@
+import os
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -72,3 +74,41 @@ def test_nothing_kept_or_a_damaged_file_gives_nothing(cache, tmp_path):
     for damaged in (b"", whole[:20], whole[:-3], save(REPLY)):
         path.write_bytes(damaged)
         assert cache.find(instruction()) is None
+
+
+@pytest.mark.parametrize("before", [arrays(2.0), {"longer": np.zeros(500, np.float32)}], ids=["same", "longer"])
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
+def test_simulated_reply_that_is_cut_short_is_none_at_all(tmp_path, monkeypatch, before, limit):
+    """It is stopped in each call of the operating system in turn, a write of the arrays half way."""
+    cache, calls = ReplyCache(tmp_path / "client.safetensors", durable=False), []
+    cache.keep(instruction(), before)
+
+    def mortal(name):
+        real = getattr(os, name)
+
+        def call(descriptor, *rest):
+            calls.append(name)
+            if len(calls) == limit:
+                if name == "pwrite" and len(rest[0]) > 8:
+                    real(descriptor, rest[0][: len(rest[0]) // 2], rest[1])
+                raise KeyboardInterrupt
+            return real(descriptor, *rest)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("pwrite", "ftruncate"):
+            patch.setattr(os, name, mortal(name))
+        with suppress(KeyboardInterrupt):
+            cache.keep(instruction(round_index=4), REPLY)
+    assert calls == ["pwrite", "ftruncate", "pwrite", "pwrite"][:limit]
+    assert (cache.find(instruction()) is None) == (limit > 1)
+    assert (cache.find(instruction(round_index=4)) is None) == (limit < 5)
+
+
+def test_simulated_reply_on_a_full_disk_is_an_error_and_nothing_is_kept(tmp_path, monkeypatch):
+    cache, real = ReplyCache(tmp_path / "client.safetensors", durable=False), os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda descriptor, data, at: real(descriptor, data[:100], at))
+    with pytest.raises(OSError, match="No space left on device"):
+        cache.keep(instruction(), REPLY)
+    assert cache.find(instruction()) is None

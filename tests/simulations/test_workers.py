@@ -179,6 +179,7 @@ def test_nothing_is_left_when_the_parent_goes_however_it_goes(how: signal.Signal
         processes = [int(word) for word in parent.stdout.readline().split()]
         assert len(processes) == 2
         assert all(map(_is_there, processes))
+        assert [os.getsid(process) for process in processes] == processes  # a Ctrl-C of the terminal is not for them
         parent.send_signal(how)
         _wait_until_gone(processes)
         parent.wait(DEADLINE_S)
