@@ -30,6 +30,7 @@ from fedrec.privacy.mechanism import Mechanism
 from fedrec.schema import AdapterSchema, Arrays, flatten, unflatten
 
 PEOPLE_AT_A_TIME = 64  # bounds memory; the result does not depend on it
+NUMBERS_AT_A_TIME = 1 << 24  # of per-person gradients, 64 MiB; fewer people at a time where the adapter is large
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,9 @@ class RankerLearner(Learner):
         with PersonGradients(self.ranker) as gradients:
             yield torch.zeros(int((~has_target).sum()), gradients.parameters)
             people = people[has_target]
-            for first in range(0, len(people), PEOPLE_AT_A_TIME):
-                chunk = people[first : first + PEOPLE_AT_A_TIME]
+            at_a_time = max(1, min(PEOPLE_AT_A_TIME, NUMBERS_AT_A_TIME // gradients.parameters))
+            for first in range(0, len(people), at_a_time):
+                chunk = people[first : first + at_a_time]
 
                 def losses(chunk: np.ndarray = chunk) -> Tensor:
                     return step_losses(self.ranker, self.histories, chunk, step=step, training=self.training)

@@ -162,6 +162,18 @@ def test_split_into_chunks_does_not_change_the_step(monkeypatch):
     assert _direction(adapted(), PEOPLE) == pytest.approx(whole, abs=1e-5 * CLIP)
 
 
+@pytest.mark.parametrize(("people_that_fit", "largest"), [(0, 1), (1, 1), (3, 3), (10**9, 7)])
+def test_a_large_adapter_is_trained_on_fewer_people_at_a_time(people_that_fit, largest, monkeypatch):
+    """The gradients of so many people fit; one person's always must."""
+    ranker, people = adapted(), histories(*[4] * 7)
+    parameters = sum(array.size for array in adapter_arrays(ranker).values())
+    monkeypatch.setattr(clients.training, "NUMBERS_AT_A_TIME", people_that_fit * parameters)
+    chunks = RankerLearner(ranker, people, FULL).gradients(np.arange(7), adapter_arrays(ranker), step=0)
+    sizes = [len(chunk) for chunk in chunks]
+    assert sum(sizes) == 7
+    assert max(sizes) == largest
+
+
 @pytest.mark.parametrize("people", [[], [[3], [], [7]]])
 def test_nobody_to_learn_from_gives_zeros_without_noise(people):
     assert not _direction(adapted(), Histories.from_lists(people)).any()
