@@ -2,10 +2,9 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -32,22 +31,14 @@ def run(regime: Regime, pace: Pace, *, workers: int, engine: str = "local", priv
     with (
         tempfile.TemporaryDirectory(prefix="fedrec-bench-") as place,
         experiment.open_run(config, Path(place) / "run", resume=False) as folder,
-        _workers(experiment, config) as helpers,
+        experiment.local_workers(config) as helpers,
     ):
         agreement = prepare(config, folder, regime)
         job = replace(job_of_run(folder, config), initial=adapter_arrays(adapted_ranker(regime)))
-        state = experiment.federate(config, job, agreement, _Paced(pace), title=regime.name, **helpers)
+        state = experiment.federate(config, job, agreement, _Paced(pace), title=regime.name, workers=helpers)
         up = state.records[-1].bytes_up / state.records[-1].asked
     down = 4 * parameters_of(job.federation.schema)  # the header's few hundred bytes are left out
     return {"checksum": None if private else checksum_of(state.adam), "bytes": round(up + down)}
-
-
-@contextmanager
-def _workers(experiment: ModuleType, config: Config) -> Iterator[dict]:
-    """The worker processes of the local engine, as arguments for ``federate``; none where it knows of none."""
-    start = getattr(experiment, "local_workers", None)
-    with start(config) if start else nullcontext() as workers:
-        yield {"workers": workers} if start else {}
 
 
 def prepare(config: Config, folder: RunFolder, regime: Regime) -> Agreement:
