@@ -25,7 +25,7 @@ def test_int8_is_written_and_what_it_changes_is_told(counted_run, tmp_path):
 def test_a_run_that_is_none_and_a_folder_that_is_there_are_refused(counted_run, tmp_path):
     refused = fedrec("export", tmp_path, "--out", tmp_path / "model", home=tmp_path)
     assert refused.exit_code == 2
-    assert refused.stderr.startswith(f"error: {tmp_path}/agreement.json: not a usable agreement")
+    assert refused.stderr.startswith(f"error: {tmp_path}: not the folder of a run: there is no agreement.json in it")
     taken = fedrec("export", counted_run.out, "--out", counted_run.out, home=tmp_path)
     assert (taken.exit_code, taken.stdout) == (2, "")
     assert taken.stderr == f"error: {counted_run.out}: exists; choose another place\n"
