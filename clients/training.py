@@ -115,10 +115,12 @@ class RankerLearner(Learner):
 
     def gradients(self, people: np.ndarray, shared: Arrays, *, step: int) -> Generator[Tensor, None, None]:
         load_adapter_arrays(self.ranker, shared)
-        self.ranker.train()
+        if not self.ranker.training:  # which takes a walk over all modules
+            self.ranker.train()
         has_target = self.histories.lengths[people] > 1
         with PersonGradients(self.ranker) as gradients:
-            yield torch.zeros(int((~has_target).sum()), gradients.parameters)
+            if not has_target.all():
+                yield torch.zeros(int((~has_target).sum()), gradients.parameters)
             people = people[has_target]
             at_a_time = max(1, min(PEOPLE_AT_A_TIME, NUMBERS_AT_A_TIME // gradients.parameters))
             for first in range(0, len(people), at_a_time):

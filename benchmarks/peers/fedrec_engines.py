@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,10 @@ from fedrec.quiet import silence
 from fedrec.runfolder import RunFolder
 from fedrec.schema import parameters_of
 from fedrec.workspace import make_keys, open_budgets, write_workspace
+
+if TYPE_CHECKING:
+    from server.job import Job
+    from server.strategy import ServerState
 
 
 def run(regime: Regime, pace: Pace, *, workers: int, engine: str = "local", private: bool = False) -> dict:
@@ -35,10 +40,11 @@ def run(regime: Regime, pace: Pace, *, workers: int, engine: str = "local", priv
     ):
         agreement = prepare(config, folder, regime)
         job = replace(job_of_run(folder, config), initial=adapter_arrays(adapted_ranker(regime)))
-        state = experiment.federate(config, job, agreement, _Paced(pace), title=regime.name, workers=helpers)
+        paced = _Paced(pace, job)
+        state = experiment.federate(config, job, agreement, paced, title=regime.name, workers=helpers)
         up = state.records[-1].bytes_up / state.records[-1].asked
     down = 4 * parameters_of(job.federation.schema)  # the header's few hundred bytes are left out
-    return {"checksum": None if private else checksum_of(state.adam), "bytes": round(up + down)}
+    return {"checksum": None if private else paced.checksum, "bytes": round(up + down)}
 
 
 def prepare(config: Config, folder: RunFolder, regime: Regime) -> Agreement:
@@ -62,8 +68,9 @@ def prepare(config: Config, folder: RunFolder, regime: Regime) -> Agreement:
 class _Paced:
     """Stands where a person would watch the progress: after each round it is the pace's turn."""
 
-    def __init__(self, pace: Pace) -> None:
-        self._pace, self._rounds = pace, 0
+    def __init__(self, pace: Pace, job: "Job") -> None:
+        self._pace, self._job, self._rounds = pace, job, 0
+        self.checksum: float | None = None
 
     @contextmanager
     def stage(self, name: str, total: int) -> Iterator["_Paced"]:
@@ -74,4 +81,15 @@ class _Paced:
         del text
         if done > self._rounds:  # at the very end the stage is moved to where it is
             self._rounds = done
+            if done == 1:
+                self.checksum = checksum_of(self._saved().adam)
             self._pace.after_round()
+
+    def _saved(self) -> "ServerState":
+        """What the server has written down of the round."""
+        from server.checkpoint import load_latest
+
+        job = self._job
+        state = load_latest(job.folder.checkpoints, federation=job.federation, signer=job.conduct.signer)
+        assert state is not None
+        return state

@@ -173,22 +173,21 @@ class ServerSide:
     def __init__(self, ranker: Ranker, *, rounds: int) -> None:
         self.adapter = flatten(adapter_arrays(ranker), schema_of(ranker))  # (P,) float64
         self._rounds, self._state = rounds, AdamState.zeros(len(self.adapter))
+        self.checksum: float | None = None  # of the first round, as ``checksum_of`` says
 
     def step(self, mean_update: np.ndarray) -> None:
         """Move the adapter by the mean of the clients' updates, (P,)."""
         rate = learning_rate_at(self._state.steps + 1, peak=SERVER_RATE, warmup_rounds=0, rounds=self._rounds)
         change, self._state = ServerAdam().step(self._state, mean_update.astype(np.float64), learning_rate=rate)
         self.adapter = self.adapter + change
-
-    @property
-    def checksum(self) -> float:
-        """What all mean updates came to, as ``checksum_of`` says."""
-        return checksum_of(self._state)
+        if self.checksum is None:
+            self.checksum = checksum_of(self._state)
 
 
 def checksum_of(state: AdamState) -> float:
-    """Sum of the sizes of the first moments, a decaying sum of all mean updates: two contenders agree when theirs do.
+    """Sum of the sizes of the first moments, after one round a tenth of the mean update; equal when contenders agree.
 
-    Not of the adapter: Adam makes whole steps of what is only rounding in a value that hardly has a gradient.
+    After one round, and not of the adapter: Adam makes whole steps of what is only rounding in a value that hardly has
+    a gradient, and from then on everybody trains another adapter.
     """
     return float(np.abs(state.first).sum())

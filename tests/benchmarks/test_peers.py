@@ -49,7 +49,7 @@ def test_work_is_the_same_each_time_and_nobody_repeats_an_item():
     assert base_ranker(regime).head.weight.equal(base_ranker(regime).head.weight)
 
 
-def test_a_checksum_is_what_all_mean_updates_came_to():
+def test_a_checksum_is_what_a_mean_update_came_to():
     _, state = ServerAdam(beta1=0.5).step(AdamState.zeros(2), np.array([1.0, -3.0]), learning_rate=1.0)
     assert checksum_of(state) == 2.0
 
