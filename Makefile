@@ -24,7 +24,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $@ $(VENV)/.installed
 
-simulate: $(VENV)/.installed ## fifty merchants train one private ranker on real purchases; two to four minutes
+simulate: $(VENV)/.installed ## fifty merchants train one private ranker on real purchases; one to three minutes
 	$(BIN)/fedrec simulate --clients 50
 	@echo 'See it in a browser, as a shop: make shop'
 
@@ -34,7 +34,7 @@ shop: $(VENV)/.installed ## the newest run as a shop in the browser, until Ctrl-
 results: $(VENV)/.installed-dev ## every table of docs/results.md: hours; stop it and go on at any time
 	$(BIN)/python -m benchmarks.results $(RESULTS) --jobs 2 --study tables scale
 
-bench: $(VENV)/.installed-dev ## fedrec beside Flower, pfl and a bare loop: every table of docs/benchmarks.md; 20 to 25 minutes
+bench: $(VENV)/.installed-dev ## fedrec beside Flower, pfl and a bare loop: every table of docs/benchmarks.md; about 20 minutes
 	$(BIN)/python -m benchmarks.peers.run
 	$(BIN)/python -m benchmarks.peers.run --quick --record
 
