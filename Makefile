@@ -34,7 +34,7 @@ shop: $(VENV)/.installed ## the newest run as a shop in the browser, until Ctrl-
 results: $(VENV)/.installed-dev ## every table of docs/results.md: hours; stop it and go on at any time
 	$(BIN)/python -m benchmarks.results $(RESULTS) --jobs 2 --study tables scale
 
-bench: $(VENV)/.installed-dev ## fedrec beside Flower, pfl and a bare loop: every table of docs/benchmarks.md; about 20 minutes
+bench: $(VENV)/.installed-dev ## fedrec beside Flower, pfl and a bare loop: every table of docs/benchmarks.md; about 15 minutes
 	$(BIN)/python -m benchmarks.peers.run
 	$(BIN)/python -m benchmarks.peers.run --quick --record
 
