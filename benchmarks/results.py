@@ -20,14 +20,14 @@ from pathlib import Path
 
 from benchmarks.data_sets import FOLDERS, config_of
 from benchmarks.measuring import Case, changed, measure_case
+from benchmarks.pages import rewrite
 from benchmarks.pictures import draw_epsilon, draw_scale
 from benchmarks.rows import ROWS, SCALE_ROWS, default_rows
-from benchmarks.tables import Seeds, read_seeds, scale_section, set_section, splice
+from benchmarks.tables import MARKS, Seeds, read_seeds, scale_section, set_section
 from fedrec.config import Config, load_config
 from fedrec.errors import FedrecError
 from fedrec.quiet import silence
 from fedrec.report.progress import Progress
-from fedrec.runfolder import write_text
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -143,8 +143,7 @@ def render(folder: Path, docs: Path, *, seeds: Sequence[int]) -> None:
         parts.append(scale_section(measured))
     if draw_scale(sizes, docs / SCALE_PICTURE):
         parts.append(f"![Gain against the number of merchants]({SCALE_PICTURE})")
-    document = docs / "results.md"
-    write_text(document, splice(document.read_text(encoding="utf-8"), "\n\n".join(parts)))
+    rewrite(docs / "results.md", "\n\n".join(parts), marks=MARKS)
 
 
 if __name__ == "__main__":

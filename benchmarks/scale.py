@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import scale_tables
+from benchmarks.pages import rewrite
 from benchmarks.scale_run import Case, machine, measure_ranking, measure_rounds, prepare
 from fedrec.quiet import silence
-from fedrec.runfolder import write_json, write_text
+from fedrec.runfolder import write_json
 
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURE = "images/scale.svg"
@@ -91,8 +92,7 @@ def render(folder: Path, docs: Path) -> None:
     text = scale_tables.sections(points)
     if scale_tables.draw(points, docs / PICTURE):
         text = f"![Seconds a round and memory, against what they should and should not depend on]({PICTURE})\n\n{text}"
-    document = docs / "scale.md"
-    write_text(document, scale_tables.splice(document.read_text(encoding="utf-8"), text))
+    rewrite(docs / "scale.md", text, marks=scale_tables.MARKS)
 
 
 def _apart(work: Callable[[Case, Path], Any], case: Case, run: Path) -> Any:

@@ -10,11 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedrec.errors import RunError
 from fedrec.report.plan_chart import ACCENT, FILE_STYLE, MUTED
 
 Point = dict[str, Any]
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
 
 
 def cpu_s(point: Point) -> float:
@@ -72,19 +71,6 @@ def draw(points: dict[str, list[Point]], path: Path) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, metadata={"Date": None, "Creator": None})
     return True
-
-
-def splice(document: str, measured: str) -> str:
-    """Put the measured part between its two marks; what was written by hand stays.
-
-    Raises:
-        RunError: a mark is missing.
-    """
-    before, begun, rest = document.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not begun or not ended:
-        raise RunError(f"docs/scale.md: expected the two lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{measured.strip()}\n\n{END}{after}"
 
 
 def _sampled(points: list[Point]) -> str:

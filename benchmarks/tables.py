@@ -9,8 +9,7 @@ from benchmarks.rows import FEDERATIONS, PRIVATE, TRUSTS, cells_of, default_rows
 from fedrec.errors import RunError
 from fedrec.evaluation.protocol import COLD
 
-BEGIN = "<!-- measured: `make results` writes from here -->"
-END = "<!-- measured: to here -->"
+MARKS = ("<!-- measured: `make results` writes from here -->", "<!-- measured: to here -->")
 TITLES = {
     "online_retail": "Online Retail",
     "next_basket": "Online Retail, next baskets",
@@ -52,19 +51,6 @@ def read_seeds(folder: Path, name: str, rows: Sequence[str], seeds: Sequence[int
         if len({value.question for value in found[seed].values() if value.refused is None}) > 1:
             raise RunError(f"{folder / name / f'seed-{seed}'}: cells of different people; remove them to measure again")
     return found
-
-
-def splice(document: str, measured: str) -> str:
-    """Put the measured part between its two marks; everything else in the document was written by hand and stays.
-
-    Raises:
-        RunError: a mark is missing.
-    """
-    before, begun, rest = document.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not begun or not ended:
-        raise RunError(f"docs/results.md: expected the two lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{measured.strip()}\n\n{END}{after}"
 
 
 def set_section(data_set: str, found: Seeds) -> str:

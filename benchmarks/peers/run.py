@@ -12,11 +12,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.pages import rewrite
 from benchmarks.peers.contender import CONTENDERS
 from benchmarks.peers.machine import machine
 from benchmarks.peers.pfl_environment import pfl_folder, pfl_python
 from benchmarks.peers.ratios import disagreements, falls, guarded_ratios, read_recorded, record
-from benchmarks.peers.table import section, table, verdicts, write_section
+from benchmarks.peers.table import MARKS, section, table, verdicts
 from benchmarks.peers.turns import ROOT, Result, measure
 from benchmarks.peers.work import REGIMES
 
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif asked.quick:
         wrong += falls(ratios, read_recorded())
     if asked.table:
-        write_section(asked.table, section(measured, machine=machine(), steps=_steps()))
+        rewrite(asked.table, section(measured, machine=machine(), steps=_steps()), marks=MARKS)
     _tell("\n".join(wrong) or "all that ran agree")
     return 1 if wrong else 0
 

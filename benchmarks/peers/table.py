@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from benchmarks.peers.ratios import BARS, ratio
 from benchmarks.peers.turns import Result
@@ -10,7 +9,7 @@ from benchmarks.peers.work import REGIMES, Regime, adapted_ranker
 from fedrec.model.adapters import schema_of
 from fedrec.schema import parameters_of
 
-BEGIN, END = "<!-- written by make bench, from here -->", "<!-- to here -->"
+MARKS = ("<!-- written by make bench, from here -->", "<!-- to here -->")
 TITLES = {
     "loop": "bare loop",
     "fedrec-1": "fedrec, 1 process",
@@ -81,17 +80,3 @@ def verdicts(measured: Mapping[str, Sequence[Result]]) -> str:
         said = "not measured" if found is None else f"{found:.2f}: {'met' if found >= bar.least else 'not met'}"
         lines.append(f"- {bar.regime}: {TITLES[bar.ours]} over {TITLES[bar.theirs]}, at least {bar.least:.2f}: {said}")
     return "\n".join(lines)
-
-
-def write_section(path: Path, text: str) -> None:
-    """Replace what stands between the marks.
-
-    Raises:
-        ValueError: the file has not both marks, once each and in order.
-    """
-    page = path.read_text(encoding="utf-8")
-    head, begin, rest = page.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{path}: expected the lines {BEGIN!r} and {END!r}")
-    path.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}", encoding="utf-8")

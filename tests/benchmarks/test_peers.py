@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from benchmarks.pages import rewrite
 from benchmarks.peers import bare_loop, fedrec_engines, flower_opacus, ratios, turns
 from benchmarks.peers.pace import Pace
-from benchmarks.peers.table import BEGIN, END, section, write_section
+from benchmarks.peers.table import MARKS, section
 from benchmarks.peers.turns import Result, measure
 from benchmarks.peers.work import REGIMES, base_ranker, checksum_of, made_up_people
+from fedrec.errors import RunError
 from server.optimizer import AdamState, ServerAdam
 from simulations.engines import run_local
 
@@ -116,15 +118,15 @@ def test_recording_keeps_what_was_not_measured_this_time(tmp_path):
 
 def test_the_table_is_written_between_its_marks_alone(tmp_path):
     page = tmp_path / "benchmarks.md"
-    page.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nafter\n", encoding="utf-8")
+    page.write_text(f"# Title\n\n{MARKS[0]}\nold\n{MARKS[1]}\n\nafter\n", encoding="utf-8")
     found = results(loop=[0.5, 0.7, 0.6], fedrec_1=[1.2, 1.2, 1.2])
     for result in found:
         result.cpu_s = [1.0]
     found.append(Result("pfl", failure="no module named pfl"))
-    write_section(page, section({"compute": found}, machine="a machine"))
+    rewrite(page, section({"compute": found}, machine="a machine"), marks=MARKS)
     text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"# Title\n\n{BEGIN}\n\nMeasured on a machine.")
-    assert text.endswith(f"{END}\n\nafter\n")
+    assert text.startswith(f"# Title\n\n{MARKS[0]}\n\nMeasured on a machine.")
+    assert text.endswith(f"{MARKS[1]}\n\nafter\n")
     assert "| bare loop | 83.3 | 1.00 |" in text
     assert "| fedrec, 1 process | 41.7 | 0.50 |" in text
     assert "did not run: no module named pfl" in text
@@ -134,14 +136,15 @@ def test_the_table_is_written_between_its_marks_alone(tmp_path):
 
 def test_a_page_without_marks_is_refused(tmp_path):
     page = tmp_path / "benchmarks.md"
-    page.write_text(f"{END}\n{BEGIN}\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="expected the lines"):
-        write_section(page, "text")
+    page.write_text(f"{MARKS[1]}\n{MARKS[0]}\n", encoding="utf-8")
+    with pytest.raises(RunError, match=rf"{page}: expected the two lines"):
+        rewrite(page, "text", marks=MARKS)
+    assert page.read_text(encoding="utf-8") == f"{MARKS[1]}\n{MARKS[0]}\n"
 
 
 def test_the_page_of_this_repository_has_its_marks():
     text = (turns.ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    assert 0 < text.index(BEGIN) < text.index(END)
+    assert 0 < text.index(MARKS[0]) < text.index(MARKS[1])
 
 
 def test_a_contender_that_cannot_start_is_told_in_its_last_words(tmp_path):

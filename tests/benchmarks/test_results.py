@@ -10,7 +10,7 @@ import pytest
 from benchmarks import results
 from benchmarks.cells import Cell, Federated, measured_cell, write_cell
 from benchmarks.rows import ROWS, cells_of, default_rows, label_of
-from benchmarks.tables import BEGIN, END, read_seeds, splice
+from benchmarks.tables import MARKS, read_seeds
 from fedrec.config import parse_config
 from fedrec.errors import RunError
 from fedrec.evaluation.protocol import Evaluation
@@ -38,7 +38,9 @@ def put(folder, case, name, level, *, seed=0, people=PEOPLE, federated=None, col
 def docs(tmp_path):
     folder = tmp_path / "docs"
     folder.mkdir()
-    (folder / "results.md").write_text(f"# By hand\n\n{BEGIN}\nold\n{END}\n\n## Also by hand\n", encoding="utf-8")
+    (folder / "results.md").write_text(
+        f"# By hand\n\n{MARKS[0]}\nold\n{MARKS[1]}\n\n## Also by hand\n", encoding="utf-8"
+    )
     return folder
 
 
@@ -54,12 +56,10 @@ def line_of(text, label):
 def test_what_was_written_by_hand_stays_and_the_rest_is_replaced(docs, tmp_path):
     put(tmp_path, "beauty", "popularity", 0.25)
     text = rendered(tmp_path, docs)
-    assert text.startswith(f"# By hand\n\n{BEGIN}\n")
-    assert text.endswith(f"{END}\n\n## Also by hand\n")
+    assert text.startswith(f"# By hand\n\n{MARKS[0]}\n")
+    assert text.endswith(f"{MARKS[1]}\n\n## Also by hand\n")
     assert "old" not in text
     assert rendered(tmp_path, docs) == text
-    with pytest.raises(RunError, match=r"docs/results\.md: expected the two lines"):
-        splice("# no marks", "x")
 
 
 def test_a_figure_is_a_mean_and_a_deviation_over_seeds(docs, tmp_path):
