@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from fedrec.report.plan_chart import ACCENT, FILE_STYLE, MUTED
 
@@ -177,15 +178,16 @@ def _panel(axes: Axes, at: list[float], values: list[float], *, is_log: bool) ->
     axes.plot(at, values, color=ACCENT, marker="o" if is_log else "", markersize=5)
     if is_log:
         axes.set_xscale("log")
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(0, 1.2 * max(values))
+        axes.set_xticks(at, [f"{value:,.0f}" for value in at])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(0, 1.2 * max(values))
+    if not is_log:
         axes.axhline(statistics.median(values), color=MUTED, linewidth=1.0, zorder=0)
 
 
 _PANELS = {
-    "sampled": ("Clients asked", "clients asked in a round", "CPU s a round", lambda points: (
-        [p["case"]["sampled"] for p in points], [cpu_s(p) for p in points])),
+    "sampled": ("Clients asked", "clients asked in a round", "CPU ms a client", lambda points: (
+        [p["case"]["sampled"] for p in points], [1e3 * cpu_s(p) / p["case"]["sampled"] for p in points])),
     "registered": ("Clients registered", "registered", "CPU s a round", lambda points: (
         [p["case"]["clients"] for p in points], [cpu_s(p) for p in points])),
     "memory": ("Memory", "round", "own memory, MB", lambda points: (
